@@ -1,0 +1,17 @@
+"""Defenses transform predictions; ``BUILTIN`` lists those that come with Mantlet."""
+
+from defenses.gaussian_noise import GaussianNoise
+from defenses.label_only import LabelOnly
+from defenses.reverse_sigmoid import ReverseSigmoid
+from defenses.rounding import Rounding
+from defenses.top_k import TopK
+from mantlet.plugin import Defense
+from mantlet.registry import discover
+
+GROUP = "mantlet.defenses"
+BUILTIN: tuple[type[Defense], ...] = (GaussianNoise, LabelOnly, ReverseSigmoid, Rounding, TopK)
+
+
+def known() -> dict[str, type[Defense]]:
+    """Built-in defenses and those of the entry-point group ``mantlet.defenses``, by type."""
+    return discover(BUILTIN, GROUP, Defense)  # type: ignore[type-abstract]  # only isinstance is asked

@@ -1,0 +1,78 @@
+"""The shared alarm statistic: an anytime-valid test that holds for a client's whole life.
+
+The null says that the client's conditional mean score never exceeds ``tolerated``. Each of K bets
+grows as long as scores exceed it; new money enters at every row, with weights 1/(t(t+1)) that sum to
+one, so that an attack may start at any time. The mean over the bets is an e-process: by Ville's
+inequality it reaches 1/alpha with probability at most alpha under the null, however long the client
+lives and however often it is looked at.
+
+Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS-B
+2024; Shin, Ramdas and Rinaldo, "E-detectors", 2023; Ville, 1939.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mantlet.types import State
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Tests ``scores`` columns that each have their own tolerated mean, and averages their evidence.
+
+    ``tolerated`` (F,) in (0, 1): the mean score an honest client may have. ``alpha`` in (0, 1): the
+    chance that one honest client is ever alarmed. ``bets``: size K of the grid.
+
+    >>> test = Evidence(tolerated=(0.08,), alpha=1e-6)
+    >>> state, suspicion, alarm = test.update(test.initial(), np.ones((20, 1)))
+    >>> int(alarm.argmax()) + 1  # the row of the alarm, when every row scores 1
+    7
+    """
+
+    tolerated: tuple[float, ...]
+    alpha: float
+    bets: int = 16
+
+    @cached_property
+    def _growth(self) -> np.ndarray:
+        """(F, K) bets: geometric in (0, 1/m0), from a fortieth of the largest to just below it."""
+        largest = 0.98 / np.asarray(self.tolerated)
+        return largest[:, None] * np.geomspace(1 / 40, 1.0, self.bets)[None, :]
+
+    def initial(self) -> State:
+        """No evidence, no rows, no alarm."""
+        return {
+            "log_wealth": np.full((len(self.tolerated), self.bets), -np.inf),
+            "rows": np.zeros(1, dtype=np.int64),
+            "alarm": np.zeros(1, dtype=np.uint8),
+        }
+
+    def update(self, state: State, scores: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
+        """Fold (n, F) scores in [0, 1], in order; return state, suspicion (n,) and alarm (n,).
+
+        In closed form, all rows at once: with L the running log growth of a bet and w_j the money
+        entering at row j, log S_i = L_i + log(S_0 + sum over j <= i of w_j exp(-L_{j-1})).
+        """
+        count = len(scores)
+        seen = int(state["rows"][0])
+        t = np.arange(seen + 1, seen + count + 1, dtype=np.float64)
+        log_entering = -np.log(t) - np.log1p(t)  # (n,)
+        excess = scores - np.asarray(self.tolerated)  # (n, F)
+        log_growth = np.log1p(excess[:, :, None] * self._growth).cumsum(axis=0)  # (n, F, K)
+        banked = np.empty((count + 1, *log_growth.shape[1:]))
+        banked[0] = state["log_wealth"]
+        banked[1] = log_entering[0]
+        banked[2:] = log_entering[1:, None, None] - log_growth[:-1]
+        log_wealth = log_growth + np.logaddexp.accumulate(banked, axis=0)[1:]
+        peak = log_wealth.max(axis=(1, 2))  # (n,)
+        mean = peak + np.log(np.exp(log_wealth - peak[:, None, None]).mean(axis=(1, 2)))
+        level = np.clip(mean / -np.log(self.alpha), 0.0, 1.0)
+        alarm = np.maximum.accumulate((level >= 1.0) | bool(state["alarm"][0]))
+        after = {
+            "log_wealth": log_wealth[-1],
+            "rows": np.array([seen + count], dtype=np.int64),
+            "alarm": alarm[-1:].astype(np.uint8),
+        }
+        return after, np.where(alarm, 1.0, level), alarm

@@ -1,0 +1,57 @@
+"""Queries against a budget: how much of the rows that a thief needs has this client had."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from mantlet.plugin import Detector
+from mantlet.types import Prediction, Query, State
+
+
+class Rate(Detector):
+    """Suspicion is the share of ``rows`` that a client has used in the current window.
+
+    Windows are ``window_s`` seconds long and aligned to the clock. The alarm comes at the last row of
+    the budget and is latched. It is a count and no statistical test: an honest client with heavy traffic
+    reaches it too, so set ``rows`` from the extraction curve of the model and answer the alarm mildly.
+
+    >>> rate = Rate(rows=4, window_s=60)
+    >>> _, suspicion, alarm = rate.update(rate.initial(), np.zeros((5, 1)), 0.0)
+    >>> suspicion.tolist(), alarm.tolist()
+    ([0.25, 0.5, 0.75, 1.0, 1.0], [False, False, False, True, True])
+
+    What undoes it: many accounts, or patience. Control: OWASP AISVS 11.3.1, MITRE ATLAS AML.M0004.
+    """
+
+    type: Literal["rate"] = "rate"
+    rows: PositiveInt = 1_000_000
+    window_s: PositiveFloat = 30 * 86_400.0
+
+    def score(self, query: Query, prediction: Prediction) -> Tensor:
+        return torch.zeros(len(query.clients), 1)
+
+    def initial(self) -> State:
+        return {
+            "window": np.zeros(1, dtype=np.int64),
+            "used": np.zeros(1, dtype=np.int64),
+            "alarm": np.zeros(1, dtype=np.uint8),
+        }
+
+    def update(
+        self, state: State, rows: np.ndarray, at: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        # a clock that steps back stays in the window it was in: budgets are never refilled by it
+        window = max(int(at // self.window_s), int(state["window"][0]))
+        before = int(state["used"][0]) if window == int(state["window"][0]) else 0
+        used = before + np.arange(1, len(rows) + 1, dtype=np.int64)
+        alarm = (used >= self.rows) | bool(state["alarm"][0])
+        suspicion = np.where(alarm, 1.0, used / self.rows)
+        after: State = {
+            "window": np.array([window], dtype=np.int64),
+            "used": used[-1:],
+            "alarm": alarm[-1:].astype(np.uint8),
+        }
+        return after, suspicion, alarm

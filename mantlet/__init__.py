@@ -1,0 +1,29 @@
+"""Mantlet: a gateway that makes a served model expensive, visible and provable to steal.
+
+What a plug-in needs is here; everything else is imported from its own module.
+"""
+
+from importlib.metadata import version
+
+from mantlet.errors import MantletError
+from mantlet.plugin import Calibration, Defense, Detector, Plugin, Setup
+from mantlet.types import InputSpec, Kind, Prediction, Query, Released, Signal, State, Victim
+
+__version__ = version("mantlet")
+
+__all__ = [
+    "Calibration",
+    "Defense",
+    "Detector",
+    "InputSpec",
+    "Kind",
+    "MantletError",
+    "Plugin",
+    "Prediction",
+    "Query",
+    "Released",
+    "Setup",
+    "Signal",
+    "State",
+    "Victim",
+]

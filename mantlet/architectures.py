@@ -1,0 +1,130 @@
+"""Networks by name, so that a weight file needs no code; others add theirs by entry point.
+
+An architecture is a callable that builds an ``nn.Module`` from keyword settings. Its ``forward``
+maps (B, *input_shape) to logits (B, C). Where it also has ``embed`` (to features (B, D)) and
+``classify`` (from features to logits), detectors see the features.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+
+from torch import Tensor, nn
+
+from mantlet.errors import ConfigError
+from mantlet.registry import did_you_mean
+
+GROUP = "mantlet.architectures"
+
+
+class LeNet(nn.Module):
+    """Two convolutions and two linear layers for 28x28 grey pictures, 10 classes by default.
+
+    The layout of LeNet-5 (LeCun et al., 1998) with rectifiers, max-pooling and wider layers.
+    """
+
+    input_shape = (1, 28, 28)
+
+    def __init__(self, *, classes: int = 10, width: int = 32) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(1, width, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(2 * width * 25, 84), nn.ReLU())
+        self.output = nn.Linear(84, classes)
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Features (B, 84) under the last layer."""
+        features: Tensor = self.hidden(self.convolutions(inputs))
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, classes) of features."""
+        logits: Tensor = self.output(features)
+        return logits
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of (B, 1, 28, 28) pictures in [0, 1]."""
+        return self.classify(self.embed(inputs))
+
+
+class _Block(nn.Module):
+    """A residual block whose shortcut takes every second pixel and pads channels with zeros."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride = stride
+        self.pad = (channels - channels_in) // 2
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        kept = inputs[:, :, :: self.stride, :: self.stride]
+        shortcut = nn.functional.pad(kept, (0, 0, 0, 0, self.pad, self.pad))
+        hidden = self.bn2(self.conv2(nn.functional.relu(self.bn1(self.conv1(inputs)))))
+        return nn.functional.relu(hidden + shortcut)
+
+
+class ResNet(nn.Module):
+    """The CIFAR residual network of He et al. (2016), section 4.2, with option-A shortcuts.
+
+    ``blocks`` a stage: 3 gives ResNet-20, 5 gives ResNet-32. Input (B, 3, 32, 32).
+    """
+
+    input_shape = (3, 32, 32)
+
+    def __init__(self, *, classes: int = 10, blocks: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = self._stage(16, 16, blocks, 1)
+        self.layer2 = self._stage(16, 32, blocks, 2)
+        self.layer3 = self._stage(32, 64, blocks, 2)
+        self.linear = nn.Linear(64, classes)
+
+    @staticmethod
+    def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+        first = _Block(channels_in, channels, stride)
+        return nn.Sequential(first, *(_Block(channels, channels, 1) for _ in range(blocks - 1)))
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """Features (B, 64): the mean of the last stage over pixels."""
+        hidden = nn.functional.relu(self.bn1(self.conv1(inputs)))
+        features: Tensor = self.layer3(self.layer2(self.layer1(hidden))).mean(dim=(2, 3))
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, classes) of features."""
+        logits: Tensor = self.linear(features)
+        return logits
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits of (B, 3, 32, 32) pictures, normalised as in training."""
+        return self.classify(self.embed(inputs))
+
+
+BUILTIN: Mapping[str, Callable[..., nn.Module]] = {"lenet": LeNet, "resnet": ResNet}
+
+
+def known() -> dict[str, Callable[..., nn.Module]]:
+    """Built-in architectures and those of the entry-point group ``mantlet.architectures``."""
+    return dict(BUILTIN) | {entry.name: entry.load() for entry in entry_points(group=GROUP)}
+
+
+def build(name: str, settings: Mapping[str, int | float | str | bool]) -> nn.Module:
+    """A network by its registered name; raises `ConfigError` for an unknown name or setting."""
+    architectures = known()
+    if name not in architectures:
+        raise ConfigError(f"architecture '{name}' is unknown; {did_you_mean(name, architectures)}")
+    try:
+        return architectures[name](**settings)
+    except TypeError as error:
+        raise ConfigError(
+            f"architecture '{name}' does not take {dict(settings)}: {error}"
+        ) from error

@@ -1,0 +1,80 @@
+"""Pictures and labels from .npz and .npy files, without pickle."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mantlet.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """``x`` (n, C, H, W) float32 in [0, 1]; ``y`` (n,) int64, or ``None`` where there are no labels."""
+
+    x: np.ndarray
+    y: np.ndarray | None
+
+
+def load_images(path: Path, split: str = "train", rows: slice = slice(None)) -> Images:
+    """Rows of a split of ``path``.
+
+    A .npz has ``x_SPLIT`` and ``y_SPLIT``, or ``x`` and ``y``; a .npy is all inputs. Grey pictures may
+    lack the channel axis, and uint8 is divided by 255. Raises `ConfigError` for anything else.
+    """
+    if not path.is_file():
+        raise ConfigError(f"data '{path}': no such file; give a .npz or .npy file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return Images(_as_images(loaded[rows], path), None)
+        with loaded:
+            x = _first(loaded, (f"x_{split}", "x"), path)[rows]
+            names = [name for name in (f"y_{split}", "y") if name in loaded]
+            y = loaded[names[0]][rows].astype(np.int64) if names else None
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"data '{path}' is no .npz or .npy file without pickles: {error}"
+        ) from error
+    if y is not None and len(y) != len(x):
+        raise ConfigError(f"data '{path}': {len(x)} pictures and {len(y)} labels; they must match")
+    return Images(_as_images(x, path), y)
+
+
+def parse_rows(text: str) -> slice:
+    """``"100:200"``, ``"55000:"`` or ``":500"`` as a slice.
+
+    >>> parse_rows("55000:")
+    slice(55000, None, None)
+    """
+    start, colon, stop = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return slice(int(start) if start else None, int(stop) if stop else None)
+    except ValueError:
+        raise ConfigError(f"rows '{text}': write START:STOP, either may be left out") from None
+
+
+def _first(arrays: np.lib.npyio.NpzFile, names: Sequence[str], path: Path) -> np.ndarray:
+    for name in names:
+        if name in arrays:
+            array: np.ndarray = arrays[name]
+            return array
+    raise ConfigError(
+        f"data '{path}' has {', '.join(arrays.files)}; wanted one of {', '.join(names)}"
+    )
+
+
+def _as_images(x: np.ndarray, path: Path) -> np.ndarray:
+    if x.dtype != np.uint8 and x.dtype.kind != "f":
+        raise ConfigError(f"data '{path}' holds {x.dtype}; wanted uint8, or floats in [0, 1]")
+    images = x[:, None] if x.ndim == 3 else x
+    if images.ndim != 4 or not len(images):
+        raise ConfigError(f"data '{path}' has shape {x.shape}; wanted (n, H, W) or (n, C, H, W)")
+    scaled = images.astype(np.float32) / (255.0 if x.dtype == np.uint8 else 1.0)
+    if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
+        raise ConfigError(f"data '{path}': floats must be in [0, 1]; divide by 255?")
+    return np.ascontiguousarray(scaled)

@@ -1,0 +1,56 @@
+"""Keyed noise: the same row always draws the same noise, so repeating a query averages nothing away."""
+
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STEP = 1.0 / 255.0
+"""Inputs are rounded to this step before hashing: a change too small to see draws no new noise."""
+
+
+def row_seeds(key: bytes, name: str, inputs: Tensor) -> np.ndarray:
+    """One 64-bit seed a row, from the secret ``key``, the plug-in's ``name`` and the rounded row.
+
+    ``inputs`` is (B, *shape); returns (B,) uint64.
+    """
+    steps = (inputs.reshape(inputs.shape[0], -1) / STEP).round().clamp(-32768, 32767)
+    rows = steps.to(torch.int16).cpu().numpy()
+    secret = blake2b(key, digest_size=32, person=b"mantlet").digest()
+    salt = blake2b(name.encode(), digest_size=16).digest()
+    seeds = [blake2b(row, digest_size=8, key=secret, salt=salt).digest() for row in rows]
+    return np.frombuffer(b"".join(seeds), dtype=np.uint64)
+
+
+def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
+    """(B,) seeds to (B, count) float64 in (0, 1): the SplitMix64 sequence of each seed.
+
+    Counter-based, so all rows are drawn at once and no row depends on another. Source: Steele, Lea
+    and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    with np.errstate(over="ignore"):  # 64-bit arithmetic is meant to wrap
+        counter = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = seeds[:, None] + counter[None, :]
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    draws: np.ndarray = ((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return draws
+
+
+def normal(key: bytes, name: str, inputs: Tensor, count: int) -> Tensor:
+    """(B, count) float32 standard normal noise, a function of secret, name and rounded row alone.
+
+    >>> row = torch.zeros(1, 4)
+    >>> torch.equal(normal(b"k", "n", row, 3), normal(b"k", "n", row, 3))
+    True
+    >>> torch.equal(normal(b"k", "n", row, 3), normal(b"other", "n", row, 3))
+    False
+    """
+    pairs = (count + 1) // 2
+    draws = uniform(row_seeds(key, name, inputs), 2 * pairs)
+    radius = np.sqrt(-2.0 * np.log(draws[:, :pairs]))  # Box and Muller, 1958
+    angle = 2.0 * np.pi * draws[:, pairs:]
+    both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return torch.from_numpy(both[:, :count].astype(np.float32)).to(inputs.device)

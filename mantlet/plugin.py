@@ -1,0 +1,133 @@
+"""The bases of what an operator can plug in: a defense changes answers, a detector scores clients."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from mantlet import simplex
+from mantlet.errors import PluginError
+from mantlet.types import Kind, Prediction, Query, Signal, State
+
+Calibration = Mapping[str, np.ndarray]
+"""What a detector learned of benign traffic: named arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a plug-in may use when it loads: device, the gateway's secret, its own calibration."""
+
+    device: torch.device
+    secret: bytes
+    calibration: Calibration | None = None
+
+
+class Plugin(BaseModel):
+    """A frozen set of settings with a ``type``, its name in the config file.
+
+    Constructors only store; ``load`` opens what has to be opened, once, before any traffic.
+    ``name`` tells two instances of one type apart and is the type where it is not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    name: str = ""
+
+    def model_post_init(self, context: object, /) -> None:
+        if not self.name:
+            object.__setattr__(
+                self, "name", self.type
+            )  # frozen: this is the one place that fills it
+
+    def load(self, setup: Setup) -> None:
+        """Open files, move tensors to the device. Called once; the default needs nothing."""
+
+
+class Defense(Plugin, ABC):
+    """Transforms predictions, vectorised over rows of different clients, without memory.
+
+    A subclass writes ``apply``; callers use the instance as a function, which checks what ``apply``
+    returns and raises `PluginError` when the promise is broken: same shape and kind, finite values,
+    rows on the simplex, and the same top class where ``keeps_top1`` is declared.
+    """
+
+    keeps_top1: ClassVar[bool]
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.PROBABILITIES})
+
+    @abstractmethod
+    def apply(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        """Return a new prediction of the same shape; never write into the argument."""
+
+    @final
+    def __call__(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        try:
+            answer = self.apply(prediction, query, signals)
+        except (
+            Exception
+        ) as error:  # any failure of a plug-in is the same failure: nothing is released
+            raise PluginError(f"defense '{self.name}' raised {type(error).__name__}") from error
+        problem = self._broken_promise(prediction, answer)
+        if problem:
+            raise PluginError(f"defense '{self.name}' {problem}")
+        return answer
+
+    def _broken_promise(self, before: Prediction, after: Prediction) -> str | None:
+        if after.kind is not before.kind or after.values.shape != before.values.shape:
+            return (
+                f"returned {after.kind} {tuple(after.values.shape)}"
+                f" for {before.kind} {tuple(before.values.shape)}"
+            )
+        if not bool(torch.isfinite(after.values).all()):
+            return "returned values that are not finite"
+        if after.kind is not Kind.PROBABILITIES:
+            return None
+        if not simplex.on_simplex(after.values):
+            return "returned rows that are no probabilities"
+        moved = after.values.argmax(dim=1) != before.values.argmax(dim=1)
+        if self.keeps_top1 and bool(moved.any()):
+            return "declares that it keeps the top class and changed it"
+        return None
+
+
+class Detector(Plugin, ABC):
+    """Scores rows in one vectorised step, then folds each client's rows into that client's memory.
+
+    ``score`` is stateless and sees clean predictions. ``update`` is a pure function; it returns the
+    suspicion and the alarm after *each* row, so that the answer to a row never depends on how the
+    client's stream was cut into batches.
+    """
+
+    needs_calibration: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, query: Query, prediction: Prediction) -> Tensor:
+        """(B, F) float scores of the rows."""
+
+    @abstractmethod
+    def initial(self) -> State:
+        """The memory of a client never seen before."""
+
+    @abstractmethod
+    def update(
+        self, state: State, rows: np.ndarray, at: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """Fold one client's ``rows`` (n, F), in order; return state, suspicion (n,), alarm (n,)."""
+
+    def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
+        """Learn what benign traffic looks like; the default has nothing to learn."""
+        return {}
+
+    @property
+    def enforces(self) -> bool:
+        """Whether its signals may change answers: with a calibration, or where none is needed."""
+        return True

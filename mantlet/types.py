@@ -1,0 +1,110 @@
+"""The values that travel through the gateway: frozen, with slots, and few."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType, Protocol
+
+import numpy as np
+from torch import Tensor
+
+
+class Kind(StrEnum):
+    """What the values of a prediction are.
+
+    ``PROBABILITIES`` (B, C) on the simplex; ``LABELS`` (B,) int64, a release form only;
+    ``IMAGES`` (B, C, H, W) in [0, 1]; ``ATTRIBUTIONS`` (B, *input shape).
+    """
+
+    PROBABILITIES = "probabilities"
+    LABELS = "labels"
+    IMAGES = "images"
+    ATTRIBUTIONS = "attributions"
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """Shape of one row (without the batch axis), the closed range of its values, its name on the wire."""
+
+    shape: tuple[int, ...]
+    low: float | None = None
+    high: float | None = None
+    name: str = "input"
+    datatype: str = "FP32"
+
+    @property
+    def size(self) -> int:
+        """Numbers in one row."""
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Rows of many clients: ``inputs`` is (B, *shape), ``clients[i]`` sent row i, ``at`` is in seconds.
+
+    A client is a keyed hash of its name or address, never a key and never a bare address.
+    """
+
+    clients: Sequence[str]
+    inputs: Tensor
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer to every row of a query.
+
+    ``logits`` (B, C) and ``features`` (B, D) are there when the victim shows them; detectors read
+    them, and the release step drops them.
+    """
+
+    values: Tensor
+    kind: Kind
+    logits: Tensor | None = None
+    features: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A detector's opinion of each row's client, just after that row.
+
+    ``suspicion`` (B,) in [0, 1]: 0 nothing speaks against the client, 1 the alarm's threshold is
+    reached. ``alarm`` (B,) bool: latched, once true for a client it stays true.
+    """
+
+    suspicion: Tensor
+    alarm: Tensor
+    reason: str
+
+
+State = Mapping[str, np.ndarray]
+"""One detector's memory of one client: named arrays, nothing else, bounded by the settings."""
+
+Released = NewType("Released", Prediction)
+"""What may leave the house. Only ``serving.pipeline`` makes one; the encoders take nothing else."""
+
+
+class Victim(Protocol):
+    """The protected model: ``predict`` maps (B, *input.shape) float32 to a clean prediction.
+
+    ``fingerprint`` identifies the weights (SHA-256 in hex); calibrations are bound to it.
+    ``output`` is the name of the answer on the wire, ``version`` that of the model there.
+    ``concurrency`` is how many predictions may be under way at once.
+    """
+
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def input(self) -> InputSpec: ...
+    @property
+    def output(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def predict(self, inputs: Tensor) -> Prediction: ...
+    def close(self) -> None: ...

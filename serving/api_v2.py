@@ -1,0 +1,231 @@
+"""The Open Inference Protocol, V2: JSON and the binary tensor extension."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from mantlet import __version__
+from mantlet.errors import RequestError
+from mantlet.types import InputSpec, Kind, Released
+from serving import decoding
+from serving.decoding import bad
+from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json
+from serving.gateway import Gateway
+from serving.service import Service
+
+BINARY = "application/octet-stream"
+HEADER_LENGTH = "inference-header-content-length"
+DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+DATATYPES = {Kind.PROBABILITIES: "FP32", Kind.LABELS: "INT64"}
+# ids and names beyond this are no ids and names
+MAX_TEXT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A decoded request: its rows, its id, and whether the answer goes as binary."""
+
+    rows: np.ndarray
+    id: str | None
+    binary: bool
+
+
+class Infer:
+    """``POST /v2/models/{model}[/versions/{version}]/infer``."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path_params"]
+        gateway = self._service.gateway(path["model"], path.get("version"))
+        headers = headers_of(scope)
+        client = self._service.identify(scope, headers)
+        await gateway.admit(client)
+        body = await self._service.read_body(receive, headers)
+        ask = _decode(headers, body, gateway)
+        released = await gateway.answer(client, ask.rows)
+        await _encode(send, gateway, ask, released)
+
+
+def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway) -> Ask:
+    head, tail = _cut(headers, body)
+    request = decoding.parse_json(head)
+    identity = request.get("id")
+    if identity is not None and not (isinstance(identity, str) and len(identity) <= MAX_TEXT):
+        raise bad(f"'id' must be a string of at most {MAX_TEXT} characters")
+    inputs = request.get("inputs")
+    if not (isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)):
+        raise bad("'inputs' must be a list with the model's one input tensor")
+    spec = gateway.pipeline.victim.input
+    rows = _rows(inputs[0], tail, spec, gateway.queue.max_rows_per_request)
+    return Ask(rows, identity, _wants_binary(request, gateway))
+
+
+def _cut(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
+    """JSON head and binary tail of a body."""
+    length = headers.get(HEADER_LENGTH)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if length is None:
+        if kind not in ("", JSON, "application/x-www-form-urlencoded", BINARY):
+            raise RequestError(
+                415, f"Content-Type '{kind[:80]}' is not taken; send {JSON}", reason="media_type"
+            )
+        return body, b""
+    if not (length.isdigit() and int(length) <= len(body)):
+        raise bad(
+            f"Inference-Header-Content-Length is '{length[:20]}', but the body has {len(body)} bytes"
+        )
+    return body[: int(length)], body[int(length) :]
+
+
+def _rows(tensor: Mapping[str, Any], tail: bytes, spec: InputSpec, max_rows: int) -> np.ndarray:
+    if tensor.get("name") != spec.name:
+        raise bad(
+            f"the input is named {_short(tensor.get('name'))}; this model takes '{spec.name}'"
+        )
+    datatype = tensor.get("datatype")
+    if datatype not in DTYPES:
+        raise bad(f"datatype {_short(datatype)} is not taken; this model takes {spec.datatype}")
+    shape = tensor.get("shape")
+    if not (isinstance(shape, list) and shape and all(type(axis) is int for axis in shape)):
+        raise bad("'shape' must be a list of whole numbers")
+    if tuple(shape[1:]) != spec.shape:
+        raise bad(f"the input has shape {_short(shape)}; wanted {['n', *spec.shape]}")
+    decoding.check_rows(shape[0], max_rows)
+    size = _parameters(tensor).get("binary_data_size")
+    if size is not None:
+        array = _from_binary(tail, size, shape, str(datatype))
+    else:
+        if tail:
+            raise bad(f"{len(tail)} bytes follow the JSON, and no input claims them")
+        array = _from_json(tensor.get("data"), shape)
+    return decoding.checked(array, spec)
+
+
+def _from_binary(tail: bytes, size: object, shape: list[int], datatype: str) -> np.ndarray:
+    wanted = math.prod(shape) * np.dtype(DTYPES[datatype]).itemsize
+    if size != wanted or len(tail) != wanted:
+        raise bad(
+            f"binary_data_size is {_short(size)} and {len(tail)} bytes follow the JSON;"
+            f" {datatype} {shape} takes {wanted}"
+        )
+    return np.frombuffer(tail, DTYPES[datatype]).reshape(shape)
+
+
+def _from_json(data: object, shape: list[int]) -> np.ndarray:
+    if not isinstance(data, list):
+        raise bad("'data' must be a list of numbers, flat or nested")
+    if len(data) not in (shape[0], math.prod(shape)):
+        raise bad(f"'data' has {len(data)} elements; shape {shape} takes {math.prod(shape)}")
+    array = decoding.numbers_from_lists(data, "'data'")
+    if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != tuple(shape)):
+        raise bad(f"'data' has shape {list(array.shape)}, but 'shape' says {shape}")
+    return array.reshape(shape)
+
+
+def _wants_binary(request: Mapping[str, Any], gateway: Gateway) -> bool:
+    """Check the requested outputs and say whether they should come as binary."""
+    default = _parameters(request).get("binary_data_output") is True
+    wanted = request.get("outputs")
+    if wanted is None or wanted == []:
+        return default
+    if not (isinstance(wanted, list) and all(isinstance(output, dict) for output in wanted)):
+        raise bad("'outputs' must be a list of tensors")
+    name = gateway.output_name
+    for output in wanted:
+        if output.get("name") != name:
+            raise bad(f"output {_short(output.get('name'))} is unknown; this model has '{name}'")
+    return bool(_parameters(wanted[0]).get("binary_data", default) is True)
+
+
+def _parameters(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    parameters = part.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise bad("'parameters' must be an object")
+    return parameters
+
+
+async def _encode(send: Send, gateway: Gateway, ask: Ask, released: Released) -> None:
+    values = released.values.numpy()
+    output: dict[str, Any] = {
+        "name": gateway.output_name,
+        "shape": values.shape,
+        "datatype": DATATYPES[released.kind],
+    }
+    raw = values.tobytes() if ask.binary else b""
+    output |= (
+        {"parameters": {"binary_data_size": len(raw)}} if ask.binary else {"data": values.ravel()}
+    )
+    answer: dict[str, Any] = {"model_name": gateway.name, "model_version": gateway.version}
+    answer |= ({"id": ask.id} if ask.id is not None else {}) | {"outputs": [output]}
+    head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not ask.binary:
+        await reply(send, head)
+        return
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    await reply(send, head + raw, content_type=BINARY, headers=headers)
+
+
+class ServerMetadata:
+    """``GET /v2``: name, version, extensions."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        about = {"name": "mantlet", "version": __version__, "extensions": ["binary_tensor_data"]}
+        await reply_json(send, about)
+
+
+class Live:
+    """``GET /v2/health/live``: the process answers."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await reply_json(send, {"live": True})
+
+
+class Ready:
+    """``GET /v2/health/ready`` and ``/v2/models/{model}/ready``: 200 or 503."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path_params"]
+        about = {}
+        if "model" in path:
+            self._service.known(path["model"], path.get("version"))
+            about = {"name": path["model"]}
+        ready = self._service.ready
+        await reply_json(send, about | {"ready": ready}, status=200 if ready else 503)
+
+
+class ModelMetadata:
+    """``GET /v2/models/{model}``: names, datatypes and shapes of input and output."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path_params"]
+        gateway = self._service.gateway(path["model"], path.get("version"))
+        self._service.identify(scope, headers_of(scope))
+        spec, kind = gateway.pipeline.victim.input, gateway.answer_kind
+        shape = [-1, gateway.pipeline.victim.classes] if kind is not Kind.LABELS else [-1]
+        about = {
+            "name": gateway.name,
+            "versions": [gateway.version],
+            "platform": "mantlet",
+            "inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}],
+            "outputs": [{"name": gateway.output_name, "datatype": DATATYPES[kind], "shape": shape}],
+        }
+        await reply_json(send, about)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

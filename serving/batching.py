@@ -1,0 +1,115 @@
+"""The micro-batcher: whatever queued while the last batch ran becomes the next one. No timer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from mantlet.errors import RequestError
+
+J = TypeVar("J")
+A = TypeVar("A")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[J, A]):
+    job: J
+    rows: int
+    deadline: float
+    answer: "asyncio.Future[A]" = field(repr=False)
+
+
+class Batcher(Generic[J, A]):
+    """Runs ``work`` on batches of jobs in threads of its own, at most ``concurrency`` at once.
+
+    ``work`` maps a sequence of jobs to an answer, or an exception, for each. A job whose deadline
+    has passed is dropped before any work is done for it. The queue is bounded in rows; beyond that
+    jobs are refused at once. ``clock`` gives seconds, like ``loop.time``.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[J]], Sequence[A | Exception]],
+        *,
+        max_batch_rows: int,
+        max_queue_rows: int,
+        concurrency: int = 1,
+        retry_after_s: float = 1.0,
+    ) -> None:
+        self._work = work
+        self._max_batch_rows = max_batch_rows
+        self._max_queue_rows = max_queue_rows
+        self._free = concurrency
+        self._retry_after = str(max(1, round(retry_after_s)))
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="batch")
+        self._queue: deque[_Waiting[J, A]] = deque()
+        self.queued_rows = 0
+
+    async def submit(self, job: J, rows: int, deadline: float) -> A:
+        """The answer to a job of ``rows`` rows; raises what ``work`` gave, or a 503 when it is too late."""
+        if self.queued_rows + rows > self._max_queue_rows:
+            raise self._overloaded("shed", f"{self.queued_rows} rows are waiting already")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(job, rows, deadline, loop.create_future())
+        self._queue.append(waiting)
+        self.queued_rows += rows
+        if self._free:
+            self._start(loop)
+        answer: A = await waiting.answer
+        return answer
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._take(loop.time())
+        if not batch:
+            return
+        self._free -= 1
+        running = loop.run_in_executor(self._threads, self._work, [w.job for w in batch])
+        running.add_done_callback(lambda done: self._finish(loop, batch, done))
+
+    def _take(self, now: float) -> list[_Waiting[J, A]]:
+        batch: list[_Waiting[J, A]] = []
+        rows = 0
+        while self._queue and (not batch or rows + self._queue[0].rows <= self._max_batch_rows):
+            waiting = self._queue.popleft()
+            self.queued_rows -= waiting.rows
+            if waiting.answer.cancelled():
+                continue
+            if waiting.deadline < now:
+                late = self._overloaded("expired", "the deadline passed while it waited")
+                waiting.answer.set_exception(late)
+                continue
+            batch.append(waiting)
+            rows += waiting.rows
+        return batch
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[_Waiting[J, A]],
+        done: "asyncio.Future[Sequence[A | Exception]]",
+    ) -> None:
+        self._free += 1
+        self._start(loop)
+        error = done.exception()
+        answers = done.result() if error is None else [error] * len(batch)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.answer.cancelled():
+                continue
+            if isinstance(answer, BaseException):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+
+    def _overloaded(self, reason: str, why: str) -> RequestError:
+        return RequestError(
+            503,
+            f"the gateway is overloaded: {why}; try again later",
+            reason=reason,
+            headers={"Retry-After": self._retry_after},
+        )
+
+    def close(self) -> None:
+        """Let go of the threads, after what they are doing."""
+        self._threads.shutdown(wait=True)

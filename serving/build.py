@@ -1,0 +1,135 @@
+"""From settings to running parts: secret, store, victims, detectors with their calibrations, gateways."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+import torch
+
+from mantlet.errors import ConfigError
+from mantlet.plugin import Calibration, Setup
+from serving import calibration
+from serving.admission import Admission
+from serving.gateway import Gateway
+from serving.keys import KeyFile
+from serving.pipeline import Pipeline
+from serving.service import Service
+from serving.settings import Model, Settings
+from serving.stores import open_store
+
+log = structlog.get_logger(__name__)
+
+
+def keys_path(settings: Settings) -> Path:
+    """Where the keys are: relative to ``data_dir``."""
+    return settings.data_dir / settings.identity.keys
+
+
+def secret_of(settings: Settings) -> bytes:
+    """The gateway's secret: from the config, or a file made at the first start, for its owner only."""
+    if settings.secret is not None:
+        value = settings.secret.get_secret_value().encode()
+        if len(value) < 16:
+            raise ConfigError("secret: has under 16 characters; use: openssl rand -hex 32")
+        return value
+    path = settings.data_dir / "secret"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"data_dir '{settings.data_dir}' cannot be written: {error}") from error
+    value = path.read_bytes().strip()
+    if len(value) < 16:
+        raise ConfigError(f"secret file '{path}' is damaged; remove it (keyed noise will change)")
+    return value
+
+
+def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
+    """Everything but the models, which `load_model` adds."""
+    secret = secret_of(settings)
+    keys = KeyFile(keys_path(settings))
+    keys.all()
+    store = open_store(
+        settings.store, folder=settings.data_dir, remember_s=settings.remember_s, clock=clock
+    )
+    admission = Admission(
+        settings.identity,
+        settings.tiers,
+        settings.overall,
+        keys=keys,
+        counters=store.counters,
+        secret=secret,
+    )
+    return Service(settings, store, admission, clock)
+
+
+def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
+    """Load a model's victim and plug-ins; this is what takes time."""
+    try:
+        device = torch.device(settings.device)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device '{settings.device}' cannot be used: {reason}; try cpu"
+        ) from error
+    secret = secret_of(settings)
+    model.victim.load(Setup(device, secret))
+    learned = _calibrations(name, model)
+    for detector in model.detectors:
+        detector.load(Setup(device, secret, learned.get(detector.name)))
+        if not detector.enforces:
+            log.warning(
+                "detector_observes_only",
+                model=name,
+                detector=detector.name,
+                remedy="run: mantlet calibrate CONFIG --benign FILE",
+            )
+    for defense in model.defenses:
+        defense.load(Setup(device, secret))
+    return Pipeline(
+        model.victim, model.detectors, model.defenses, levels=model.policy, answer=model.answer
+    )
+
+
+def _calibrations(name: str, model: Model) -> Mapping[str, Calibration]:
+    """Calibrations made for these weights; of others none is used, and detectors only observe."""
+    if model.calibration is None:
+        return {}
+    learned, made_for = calibration.read(model.calibration)
+    if made_for != model.victim.fingerprint:
+        log.warning(
+            "calibration_of_other_weights",
+            model=name,
+            calibration=str(model.calibration),
+            made_for=made_for[:12],
+            victim=model.victim.fingerprint[:12],
+            remedy="run: mantlet calibrate CONFIG --benign FILE",
+        )
+        return {}
+    return learned
+
+
+def load_model(service: Service, name: str) -> None:
+    """Load one model of the config and put it behind its gateway."""
+    settings = service.settings
+    model = settings.models[name]
+    pipeline = load_pipeline(name, model, settings)
+    gateway = Gateway(
+        name,
+        pipeline,
+        service.store,
+        service.admission,
+        queue=model.queue,
+        clock=service.clock,
+        metrics=service.metrics,
+    )
+    service.metrics.watch_queue(name, lambda: gateway.batcher.queued_rows)
+    service.gateways[name] = gateway
+    log.info("model_ready", model=name, victim=model.victim.type, engine=model.victim.engine)

@@ -1,0 +1,108 @@
+"""Everything that ``serve`` would stumble over, found before it serves."""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+
+import structlog
+
+from mantlet.errors import MantletError, VictimError
+from serving import build
+from serving.keys import KeyFile
+from serving.settings import Settings
+from serving.stores import open_store
+
+
+@dataclass
+class Report:
+    """``mistakes`` keep the gateway from serving; ``warnings`` do not."""
+
+    mistakes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def check(settings: Settings) -> Report:
+    """Open what ``serve`` opens: secret, keys, store, ports, victims, calibrations, plug-ins."""
+    report = Report()
+    _try(report, lambda: build.secret_of(settings))
+    _try(report, lambda: _check_keys(settings, report))
+    _try(report, lambda: _open_store(settings))
+    for what, host, port in (
+        ("listen", settings.listen.host, settings.listen.port),
+        ("admin", settings.admin.host, settings.admin.port),
+    ):
+        _check_port(report, what, host, port)
+    if settings.identity.open:
+        report.warnings.append("identity.open: everybody may ask, told apart by address only")
+    if not _loopback(settings.admin.host) and settings.admin.token is None:
+        report.mistakes.append(
+            f"admin.host = '{settings.admin.host}': reachable from elsewhere; set admin.token"
+        )
+    for name in settings.models:
+        _check_model(settings, name, report)
+    return report
+
+
+def _try(report: Report, step: Callable[[], object]) -> None:
+    try:
+        step()
+    except MantletError as error:
+        report.mistakes.append(str(error))
+
+
+def _check_keys(settings: Settings, report: Report) -> None:
+    keys = [key for key in KeyFile(build.keys_path(settings)).all() if not key.revoked]
+    if not keys and not settings.identity.open:
+        report.warnings.append(
+            "identity: no key is in force, so everybody is refused; run: mantlet keys create"
+        )
+    for key in keys:
+        if key.tier not in settings.tiers:
+            report.warnings.append(
+                f"key {key.id} of '{key.client}': tier '{key.tier}' is not in tiers; 'default' holds"
+            )
+
+
+def _open_store(settings: Settings) -> None:
+    folder = settings.data_dir
+    open_store(
+        settings.store, folder=folder, remember_s=settings.remember_s, clock=monotonic
+    ).close()
+
+
+def _check_port(report: Report, what: str, host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        report.mistakes.append(
+            f"{what}.port = {port} on {host}: cannot listen there ({error.strerror}); take another"
+        )
+
+
+def _check_model(settings: Settings, name: str, report: Report) -> None:
+    model = settings.models[name]
+    with structlog.testing.capture_logs() as logged:
+        try:
+            build.load_pipeline(name, model, settings)
+        except VictimError as error:
+            report.warnings.append(f"models.{name}.victim: {error}; serve waits until it answers")
+        except MantletError as error:
+            report.mistakes.append(f"models.{name}: {error}")
+        finally:
+            model.victim.close()
+    for entry in logged:
+        if entry["log_level"] == "warning":
+            details = ", ".join(
+                f"{k} {v}" for k, v in entry.items() if k not in ("event", "log_level", "model")
+            )
+            report.warnings.append(f"models.{name}: {entry['event']}: {details}")
+
+
+def _loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")

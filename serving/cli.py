@@ -1,0 +1,250 @@
+"""The command line: serve, check, keys, calibrate, train, convert, plugins, doctor."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mantlet import __version__
+from mantlet.errors import MantletError
+
+app = typer.Typer(
+    help="A gateway that makes a served model expensive, visible and provable to steal.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+keys_app = typer.Typer(
+    help="Create, list and revoke the API keys of clients.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="The gateway's YAML config.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="Override a setting: listen.port=9000. Repeatable.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one clear line and exit code 2."""
+    try:
+        app()
+    except MantletError as error:
+        for line in str(error).splitlines():
+            err.print(f"mantlet: {line}", markup=False)
+        sys.exit(2)
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@app.command()
+def serve(config: ConfigArgument, set_: SetOption = []) -> None:  # typer reads it
+    """Serve the models of CONFIG behind their defenses."""
+    from serving import runner, settings
+
+    runner.run(settings.load(config, set_), config, set_, typer.echo)
+
+
+@app.command()
+def check(config: ConfigArgument, set_: SetOption = []) -> None:  # typer reads it
+    """Find every mistake in CONFIG that serve would find, without serving."""
+    from serving import checks, settings
+
+    report = checks.check(settings.load(config, set_))
+    for warning in report.warnings:
+        err.print(f"warning: {config}: {warning}", markup=False)
+    for mistake in report.mistakes:
+        err.print(f"mantlet: {config}: {mistake}", markup=False)
+    if report.mistakes:
+        raise typer.Exit(2)
+    out.print(f"{config}: good")
+
+
+@keys_app.command("create")
+def keys_create(
+    client: Annotated[
+        str, typer.Option(help="Whose key it is; all keys of a client count as one.")
+    ],
+    tier: Annotated[str, typer.Option(help="A tier of the config.")] = "default",
+    config: Annotated[Path, typer.Option(help="The gateway's config.")] = Path("mantlet.yaml"),
+    json_: JsonOption = False,
+) -> None:
+    """Create a key and print it, this once."""
+    from serving import build, settings
+    from serving.app import wall_clock
+    from serving.keys import KeyFile
+
+    loaded = settings.load(config)
+    settings.require_tier(loaded, tier)
+    text, key = KeyFile(build.keys_path(loaded)).create(client, tier, wall_clock())
+    if json_:
+        typer.echo(json.dumps({"id": key.id, "client": client, "tier": tier, "key": text}))
+        return
+    typer.echo(text)
+    err.print(
+        f"Key {key.id} of {client}, tier {tier}. It is shown only now; only its hash is kept."
+    )
+
+
+@keys_app.command("list")
+def keys_list(
+    config: Annotated[Path, typer.Option(help="The gateway's config.")] = Path("mantlet.yaml"),
+    json_: JsonOption = False,
+) -> None:
+    """List the keys: ids, clients, tiers; the keys themselves are not kept."""
+    from serving import build, settings
+    from serving.keys import KeyFile
+
+    keys = KeyFile(build.keys_path(settings.load(config))).all()
+    if json_:
+        fields = ("id", "client", "tier", "created", "revoked")
+        typer.echo(json.dumps([{f: getattr(key, f) for f in fields} for key in keys]))
+        return
+    table = Table("id", "client", "tier", "state")
+    for key in keys:
+        table.add_row(key.id, key.client, key.tier, "revoked" if key.revoked else "in force")
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key_id: Annotated[str, typer.Argument(help="The id that create and list show.")],
+    config: Annotated[Path, typer.Option(help="The gateway's config.")] = Path("mantlet.yaml"),
+) -> None:
+    """Refuse a key from now on; a running gateway notices within a second."""
+    from serving import build, settings
+    from serving.keys import KeyFile
+
+    key = KeyFile(build.keys_path(settings.load(config))).revoke(key_id)
+    out.print(f"Key {key.id} of {key.client} is revoked.")
+
+
+@app.command()
+def calibrate(
+    config: ConfigArgument,
+    benign: Annotated[Path, typer.Option(help="Benign inputs: .npz with x or x_SPLIT, or .npy.")],
+    split: Annotated[str, typer.Option(help="Which split of the .npz.")] = "train",
+    rows: Annotated[str, typer.Option(help="Which rows of it, START:STOP.")] = ":",
+    model: Annotated[
+        str, typer.Option(help="Which model of the config; the only one by default.")
+    ] = "",
+    set_: SetOption = [],  # typer reads it
+) -> None:
+    """Let the detectors of CONFIG learn what benign traffic looks like."""
+    from mantlet.data import load_images, parse_rows
+    from serving import settings
+    from serving.calibrating import calibrate_model
+
+    loaded = settings.load(config, set_)
+    data = load_images(benign, split, parse_rows(rows))
+    with _progress("calibrating") as bar:
+        bar.add_task(f"{len(data.x)} benign rows", total=None)
+        report = calibrate_model(loaded, model, data.x)
+    for line in report:
+        out.print(line, markup=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
+    data: Annotated[Path, typer.Option(help="Training data: .npz with x_train, y_train.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    output: Annotated[Path | None, typer.Option(help="In place of the recipe's output.")] = None,
+) -> None:
+    """Train a model from RECIPE and write its weights as safetensors."""
+    import torch
+
+    from mantlet import training, weights
+    from mantlet.data import load_images
+
+    plan = training.Recipe.load(recipe)
+    target = output or plan.output
+    images = load_images(data, "train")
+    with _progress("training") as bar:
+        task = bar.add_task("epoch 1", total=None)
+
+        def show(p: training.Progress) -> None:
+            text = f"epoch {p.epoch}, loss {p.loss:.3f}"
+            bar.update(task, completed=p.step, total=p.steps, description=text)
+
+        network = training.fit(plan, images, device=torch.device(device), progress=show)
+    recorded = plan.model_dump_json(exclude={"output"})
+    weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})
+    out.print(f"weights: {target}", markup=False)
+    test = load_images(data, "test")
+    out.print(f"test accuracy: {training.accuracy(network, test, torch.device(device)):.4f}")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A PyTorch checkpoint (.pt, .pth, .bin).")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+) -> None:
+    """Rewrite a checkpoint as safetensors without running code from it."""
+    from mantlet import weights
+
+    names = weights.convert(source, target)
+    out.print(f"{target}: {len(names)} tensors: {', '.join(names[:8])}{' ...' * (len(names) > 8)}")
+
+
+@app.command()
+def plugins(json_: JsonOption = False) -> None:
+    """List the installed defenses, detectors, victims and architectures."""
+    from serving import listing
+
+    found = listing.installed()
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    table = Table("kind", "type", "what it does", "from")
+    for entry in found:
+        table.add_row(entry["kind"], entry["type"], entry["summary"], entry["module"])
+    out.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation has, and what is missing."""
+    from serving import listing
+
+    for line in listing.environment():
+        out.print(line, markup=False)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Progress]:
+    columns = (
+        TextColumn(f"{what}: {{task.description}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield bar
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""One HTTP exchange on the hot path: bounded reading, plain writing, no request or response objects."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+import orjson
+
+from mantlet.errors import RequestError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+JSON = "application/json"
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete; nobody waits for an answer."""
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Headers by lower-case name; of a repeated one the last counts."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], *, limit: int, timeout_s: float
+) -> bytes:
+    """The body: 413 beyond ``limit`` bytes, before they are read where the length is announced; 408 when slow."""
+    announced = headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    message = await receive() if announced == "0" else await _patiently(receive, timeout_s)
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        _refuse_disconnect(message)
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_rest(receive, bytearray(body), limit)
+    except TimeoutError:
+        raise _too_slow(timeout_s) from None
+
+
+async def _patiently(receive: Receive, timeout_s: float) -> Message:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await receive()
+    except TimeoutError:
+        raise _too_slow(timeout_s) from None
+
+
+async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
+    more = True
+    while more:
+        if len(body) > limit:
+            raise _too_large(limit)
+        message = await receive()
+        _refuse_disconnect(message)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return bytes(body)
+
+
+def _refuse_disconnect(message: Message) -> None:
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(
+        413,
+        f"the body is over the limit of {limit} bytes; send fewer rows a request",
+        reason="body_too_large",
+        headers={"Connection": "close"},
+    )
+
+
+def _too_slow(timeout_s: float) -> RequestError:
+    return RequestError(
+        408,
+        f"the body took over {timeout_s:g} s to arrive",
+        reason="body_too_slow",
+        headers={"Connection": "close"},
+    )
+
+
+async def reply(
+    send: Send,
+    body: bytes,
+    *,
+    status: int = 200,
+    content_type: str = JSON,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Send a whole response."""
+    raw = [
+        (b"content-type", content_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    raw += [(k.lower().encode(), v.encode("latin-1")) for k, v in (headers or {}).items()]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def reply_json(send: Send, value: object, *, status: int = 200) -> None:
+    """Send a value as JSON; numpy arrays are written as nested lists."""
+    await reply(send, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status=status)
+
+
+async def reply_error(send: Send, error: RequestError) -> None:
+    """Send ``{"error": text}`` with the status and headers that the error carries."""
+    body = orjson.dumps({"error": str(error)})
+    await reply(send, body, status=error.status, headers=error.headers)

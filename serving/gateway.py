@@ -1,0 +1,238 @@
+"""One protected model behind its chain: admission, micro-batch, pipeline, store, and the answer."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import structlog
+import torch
+
+from mantlet.errors import MantletError, RequestError, StoreError, VictimTimeout
+from mantlet.types import Kind, Prediction, Query, Released
+from serving.admission import Admission, Client
+from serving.batching import Batcher
+from serving.metrics import Metrics
+from serving.pipeline import Memory, Outcome, Pipeline, Scores
+from serving.settings import Queue
+from serving.stores.base import Entry, Store
+
+log = structlog.get_logger(__name__)
+ATTEMPTS = 5
+STANDINGS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request's rows: ``inputs`` (n, *shape) float32 of one client."""
+
+    client: Client
+    inputs: np.ndarray
+
+
+class Gateway:
+    """Answers requests for one model; everything that must be remembered is in the store."""
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: Pipeline,
+        store: Store,
+        admission: Admission,
+        *,
+        queue: Queue,
+        clock: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self.name = name
+        self.pipeline = pipeline
+        self.store = store
+        self.admission = admission
+        self.queue = queue
+        self.metrics = metrics
+        self._clock = clock
+        self._retry_after = str(max(1, round(queue.retry_after_s)))
+        self._denied_until: dict[str, float] = {}
+        self._alarmed: dict[str, None] = {}
+        self.batcher = Batcher(
+            self._work,
+            max_batch_rows=queue.max_batch_rows,
+            max_queue_rows=queue.max_queue_rows,
+            concurrency=pipeline.victim.concurrency,
+            retry_after_s=queue.retry_after_s,
+        )
+
+    @property
+    def version(self) -> str:
+        """The victim's version, as the V2 protocol names it."""
+        return self.pipeline.victim.version
+
+    @property
+    def output_name(self) -> str:
+        """The name of the answer on the wire: the victim's own, so that its clients notice nothing."""
+        return "label" if self.answer_kind is Kind.LABELS else self.pipeline.victim.output
+
+    @property
+    def answer_kind(self) -> Kind:
+        """What is released."""
+        return Kind.LABELS if self.pipeline.answer == "labels" else self.pipeline.victim.kind
+
+    async def admit(self, client: Client) -> None:
+        """Refuse the denied (403) and the too frequent (429), before the body is even decoded."""
+        until = self._denied_until.get(client.id)
+        if until is None:
+            until = await asyncio.get_running_loop().run_in_executor(
+                None, self._standing, client.id
+            )
+        if until > self._clock():
+            raise _denied()
+        self.admission.enter(client)
+
+    def _standing(self, client: str) -> float:
+        """When the client's refusal ends, from the store: a refusal survives a restart."""
+        key = self._key(client)
+        entry = self.store.load_many([key], self._clock())[key]
+        until = _end_of_refusal(entry.memory)
+        if len(self._denied_until) >= STANDINGS:
+            self._denied_until.clear()
+        self._denied_until[client] = until
+        return until
+
+    async def answer(self, client: Client, inputs: np.ndarray) -> Released:
+        """What may be released for (n, *shape) rows of a client; charges its budget once."""
+        rows = len(inputs)
+        self.admission.charge(client, rows)
+        deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
+        self.metrics.rows.labels(self.name).inc(rows)
+        try:
+            return await self.batcher.submit(Job(client, inputs), rows, deadline)
+        except RequestError as error:
+            if error.status >= 500:
+                self.admission.refund(client, rows)
+            raise
+        except VictimTimeout as error:
+            self.admission.refund(client, rows)
+            log.warning("victim_timeout", model=self.name, error=str(error))
+            raise RequestError(
+                504, "the model took too long; try again", reason="victim_timeout"
+            ) from error
+        except MantletError as error:
+            self.admission.refund(client, rows)
+            raise self._closed(error) from error
+
+    def _closed(self, error: MantletError) -> RequestError:
+        """Fail closed: the client learns that there is no answer, the log why."""
+        log.error("failed_closed", model=self.name, kind=type(error).__name__, error=str(error))
+        if isinstance(error, StoreError):
+            self.metrics.store_errors.inc()
+        return RequestError(
+            503,
+            "no answer can be given now; try again later",
+            reason=type(error).__name__,
+            headers={"Retry-After": self._retry_after},
+        )
+
+    def _work(self, jobs: Sequence[Job]) -> list[Released | Exception]:
+        """A micro-batch, in a thread of the batcher: one forward pass, one fold, one answer a job."""
+        sizes = [len(job.inputs) for job in jobs]
+        inputs = jobs[0].inputs if len(jobs) == 1 else np.concatenate([job.inputs for job in jobs])
+        clients = [
+            job.client.id for job, size in zip(jobs, sizes, strict=True) for _ in range(size)
+        ]
+        query = Query(clients, torch.from_numpy(inputs), self._clock())
+        stages = _Stages(self.metrics, self.name)
+        with torch.inference_mode():
+            prediction = self.pipeline.predict(query)
+            stages.end("predict")
+            scores = self.pipeline.score(query, prediction)
+            stages.end("score")
+            outcome = self._respond(query, prediction, scores, stages)
+        self.metrics.batch_rows.labels(self.name).observe(len(clients))
+        self._note(query, outcome)
+        return _split(outcome, sizes)
+
+    def _respond(
+        self, query: Query, prediction: Prediction, scores: Scores, stages: "_Stages"
+    ) -> Outcome:
+        """Load, respond, store; after a lost race again, but never the victim."""
+        clients = list(dict.fromkeys(query.clients))
+        keys = [self._key(client) for client in clients]
+        for _ in range(ATTEMPTS):
+            entries = self.store.load_many(keys, query.at)
+            stages.end("load")
+            memories = {c: entries[k].memory for c, k in zip(clients, keys, strict=True)}
+            outcome = self.pipeline.respond(query, prediction, scores, memories)
+            stages.end("respond")
+            after = {
+                k: Entry(entries[k].version, outcome.memories[c])
+                for c, k in zip(clients, keys, strict=True)
+            }
+            lost = self.store.swap_many(after, query.at)
+            stages.end("store")
+            if not lost:
+                return outcome
+            self.metrics.lost_races.inc()
+        raise StoreError(f"lost the race for {len(lost)} clients {ATTEMPTS} times")
+
+    def _key(self, client: str) -> str:
+        return f"{self.name}/{client}"
+
+    def _note(self, query: Query, outcome: Outcome) -> None:
+        """Remember refusals for admission; tell metrics and log of new alarms."""
+        if bool(outcome.denied.any()):
+            for row in outcome.denied.nonzero()[:, 0].tolist():
+                client = query.clients[row]
+                self._denied_until[client] = _end_of_refusal(outcome.memories[client])
+        for name, signal in outcome.signals.items():
+            self.metrics.suspicion.labels(self.name, name).observe(float(signal.suspicion.max()))
+            if not bool(signal.alarm.any()):
+                continue
+            for row in signal.alarm.nonzero()[:, 0].tolist():
+                self._note_alarm(query.clients[row], name)
+
+    def _note_alarm(self, client: str, detector: str) -> None:
+        mark = f"{client}/{detector}"
+        if mark in self._alarmed:
+            return
+        if len(self._alarmed) >= STANDINGS:
+            self._alarmed.clear()
+        self._alarmed[mark] = None
+        self.metrics.alarms.labels(self.name, detector).inc()
+        log.warning("alarm", model=self.name, client=client, detector=detector)
+
+    def close(self) -> None:
+        """Finish what is running and let the victim go."""
+        self.batcher.close()
+        self.pipeline.victim.close()
+
+
+class _Stages:
+    """Observes how long each stage of a batch took."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics, self._model, self._since = metrics, model, perf_counter()
+
+    def end(self, stage: str) -> None:
+        now = perf_counter()
+        self._metrics.stage_s.labels(self._model, stage).observe(now - self._since)
+        self._since = now
+
+
+def _end_of_refusal(memory: Memory) -> float:
+    policy: Mapping[str, np.ndarray] = memory.get("policy", {})
+    return float(policy["denied_until"][0]) if "denied_until" in policy else 0.0
+
+
+def _denied() -> RequestError:
+    return RequestError(403, "this client is denied for now; ask the operator", reason="denied")
+
+
+def _split(outcome: Outcome, sizes: Sequence[int]) -> list[Released | Exception]:
+    """Each job's rows; a job with a denied row gets nothing at all."""
+    answers: list[Released | Exception] = []
+    start = 0
+    for size in sizes:
+        answers.append(outcome.rows(start, start + size) or _denied())
+        start += size
+    return answers

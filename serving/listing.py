@@ -1,0 +1,52 @@
+"""What is installed: plug-ins for ``mantlet plugins``, the environment for ``mantlet doctor``."""
+
+import inspect
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+import defenses
+import detectors
+from mantlet import __version__, architectures
+from serving import victims
+
+LIBRARIES = ("torch", "numpy", "onnxruntime", "fastapi", "uvicorn", "uvloop", "orjson", "limits")
+
+
+def installed() -> list[dict[str, str]]:
+    """Every plug-in, built in or not: kind, type, one-line summary, module."""
+    groups: dict[str, Mapping[str, object]] = {
+        "defense": dict(defenses.known()),
+        "detector": dict(detectors.known()),
+        "victim": dict(victims.known()),
+        "architecture": architectures.known(),
+    }
+    return [
+        {"kind": kind, "type": name, "summary": _summary(plugin), "module": plugin.__module__}
+        for kind, plugins in groups.items()
+        for name, plugin in sorted(plugins.items())
+    ]
+
+
+def _summary(plugin: object) -> str:
+    return (inspect.getdoc(plugin) or "").partition("\n")[0]
+
+
+def environment() -> list[str]:
+    """Versions, cores and devices, a line each, with a remedy where something is missing."""
+    lines = [
+        f"mantlet {__version__}, Python {platform.python_version()}, {platform.platform()}",
+        f"cores: {os.cpu_count()}",
+    ]
+    for library in LIBRARIES:
+        try:
+            lines.append(f"{library} {version(library)}")
+        except PackageNotFoundError:
+            remedy = "pip install 'mantlet[onnx]'" if library == "onnxruntime" else "install it"
+            lines.append(f"{library}: missing; {remedy}")
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    return [*lines, f"devices: {', '.join(devices)}"]

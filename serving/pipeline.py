@@ -1,0 +1,196 @@
+"""The heart: from a query and what is remembered of its clients to what may leave the house.
+
+Pure and synchronous: no clock, no network, no store. The gateway, the bench and the tests call it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mantlet import simplex
+from mantlet.errors import PluginError, VictimError
+from mantlet.plugin import Defense, Detector
+from mantlet.types import Kind, Prediction, Query, Released, Signal, State, Victim
+from serving.policy import Level, level_of_rows
+
+Memory = Mapping[str, State]
+"""What is remembered of one client: a state a detector, and ``policy`` with the end of a refusal."""
+
+Scores = Mapping[str, Tensor]
+"""Every detector's (B, F) scores of a query."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer to a query: ``levels`` (B,) and ``denied`` (B,) say how each row was treated."""
+
+    released: Released
+    memories: Mapping[str, Memory]
+    signals: Mapping[str, Signal]
+    levels: Tensor
+    denied: Tensor
+
+    def rows(self, start: int, stop: int) -> Released | None:
+        """What may leave of a run of rows: nothing when any of them is denied."""
+        if bool(self.denied[start:stop].any()):
+            return None
+        return Released(replace(self.released, values=self.released.values[start:stop]))
+
+
+class Pipeline:
+    """Victim, detectors, policy, defenses and release form of one model, in that order."""
+
+    def __init__(
+        self,
+        victim: Victim,
+        detectors: Sequence[Detector] = (),
+        defenses: Sequence[Defense] = (),
+        *,
+        levels: Sequence[Level] = (),
+        answer: Literal["probabilities", "labels"] = "probabilities",
+    ) -> None:
+        self.victim = victim
+        self.detectors = tuple(detectors)
+        self.defenses = tuple(defenses)
+        everything = Level(name="all", defenses=tuple(d.name for d in defenses))
+        self.levels = tuple(levels) or (everything,)
+        self.answer = answer
+
+    def run(self, query: Query, memories: Mapping[str, Memory]) -> Outcome:
+        """Predict, score and respond: all that happens between decoding and encoding."""
+        prediction = self.predict(query)
+        return self.respond(query, prediction, self.score(query, prediction), memories)
+
+    def predict(self, query: Query) -> Prediction:
+        """One forward pass, checked: a victim that answers nonsense answers nothing."""
+        prediction = self.victim.predict(query.inputs)
+        rows, values = len(query.clients), prediction.values
+        if prediction.kind is not self.victim.kind or len(values) != rows:
+            raise VictimError(
+                f"the victim answered {len(values)} rows of {prediction.kind}"
+                f" to {rows} rows; wanted {self.victim.kind}"
+            )
+        if prediction.kind is Kind.PROBABILITIES and not simplex.on_simplex(values):
+            raise VictimError("the victim answered rows that are no probabilities")
+        if not bool(torch.isfinite(values).all()):
+            raise VictimError("the victim answered values that are not finite")
+        return prediction
+
+    def score(self, query: Query, prediction: Prediction) -> Scores:
+        """Every detector's opinion of every row, in one vectorised step each."""
+        scores = {}
+        for detector in self.detectors:
+            try:
+                rows = detector.score(query, prediction)
+            except Exception as error:  # any failure of a plug-in is the same failure
+                raise _plugin_error(detector, f"raised {type(error).__name__} in score") from error
+            if rows.ndim != 2 or len(rows) != len(query.clients):
+                raise _plugin_error(
+                    detector, f"scored {tuple(rows.shape)} for {len(query.clients)} rows"
+                )
+            if not bool(torch.isfinite(rows).all()):
+                raise _plugin_error(detector, "scored values that are not finite")
+            scores[detector.name] = rows
+        return scores
+
+    def respond(
+        self, query: Query, prediction: Prediction, scores: Scores, memories: Mapping[str, Memory]
+    ) -> Outcome:
+        """Fold, decide, defend and release; runs again, without the victim, after a lost race."""
+        signals, after = self._fold(query, scores, memories)
+        enforcing = {d.name: signals[d.name] for d in self.detectors if d.enforces}
+        levels = level_of_rows(self.levels, enforcing, len(query.clients))
+        defended = self._defend(prediction, query, signals, levels)
+        deny_s = torch.tensor([level.deny_s or 0.0 for level in self.levels])[levels]
+        return Outcome(
+            released=self._release(defended),
+            memories=_remember_refusals(after, query, deny_s),
+            signals=signals,
+            levels=levels,
+            denied=deny_s > 0,
+        )
+
+    def _fold(
+        self, query: Query, scores: Scores, memories: Mapping[str, Memory]
+    ) -> tuple[dict[str, Signal], dict[str, Memory]]:
+        rows_of: dict[str, list[int]] = {}
+        for row, client in enumerate(query.clients):
+            rows_of.setdefault(client, []).append(row)
+        after: dict[str, dict[str, State]] = {c: dict(memories.get(c, {})) for c in rows_of}
+        signals = {}
+        for detector in self.detectors:
+            own = scores[detector.name].double().cpu().numpy()
+            suspicion, alarm = np.zeros(len(own)), np.zeros(len(own), dtype=bool)
+            for client, rows in rows_of.items():
+                state = after[client].get(detector.name) or detector.initial()
+                try:
+                    state, suspicion[rows], alarm[rows] = detector.update(
+                        state, own[rows], query.at
+                    )
+                except Exception as error:  # any failure of a plug-in is the same failure
+                    raise _plugin_error(
+                        detector, f"raised {type(error).__name__} in update"
+                    ) from error
+                after[client][detector.name] = state
+            if not ((suspicion >= 0) & (suspicion <= 1)).all():
+                raise _plugin_error(detector, "returned a suspicion outside [0, 1]")
+            signals[detector.name] = Signal(
+                torch.from_numpy(suspicion).float(), torch.from_numpy(alarm), detector.name
+            )
+        return signals, dict(after)
+
+    def _defend(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal], levels: Tensor
+    ) -> Prediction:
+        """Each defense in order, on the rows whose level asks for it."""
+        for defense in self.defenses:
+            asks = torch.tensor([defense.name in level.defenses for level in self.levels])
+            wanted = asks[levels]  # (B,)
+            if bool(wanted.all()):
+                prediction = defense(prediction, query, signals)
+            elif bool(wanted.any()):
+                rows = wanted.nonzero()[:, 0]
+                defended = defense(*_select(rows, prediction, query, signals))
+                values = prediction.values.index_copy(0, rows, defended.values)
+                prediction = replace(prediction, values=values)
+        return prediction
+
+    def _release(self, prediction: Prediction) -> Released:
+        """Drop what only detectors may see, and take the release form."""
+        values = prediction.values.detach().cpu()
+        if self.answer == "labels":
+            return Released(Prediction(values.argmax(dim=1), Kind.LABELS))
+        return Released(Prediction(values, prediction.kind))
+
+
+def _select(
+    rows: Tensor, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+) -> tuple[Prediction, Query, dict[str, Signal]]:
+    """The named rows of a prediction, its query and its signals."""
+    part = replace(
+        prediction,
+        values=prediction.values[rows],
+        logits=None if prediction.logits is None else prediction.logits[rows],
+        features=None if prediction.features is None else prediction.features[rows],
+    )
+    asked = Query([query.clients[i] for i in rows.tolist()], query.inputs[rows], query.at)
+    heard = {n: Signal(s.suspicion[rows], s.alarm[rows], s.reason) for n, s in signals.items()}
+    return part, asked, heard
+
+
+def _remember_refusals(
+    memories: dict[str, Memory], query: Query, deny_s: Tensor
+) -> dict[str, Memory]:
+    for row in (deny_s > 0).nonzero()[:, 0].tolist():
+        client = query.clients[row]
+        until = np.array([query.at + float(deny_s[row])])
+        memories[client] = {**memories[client], "policy": {"denied_until": until}}
+    return memories
+
+
+def _plugin_error(detector: Detector, what: str) -> PluginError:
+    return PluginError(f"detector '{detector.name}' {what}")

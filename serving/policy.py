@@ -1,0 +1,43 @@
+"""The policy: from suspicion and alarm of a row's client to the level at which the row is treated."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from torch import Tensor
+
+from mantlet.types import Signal
+
+
+class Level(BaseModel):
+    """What happens to rows from ``suspicion`` on, or, with ``alarm``, once any detector has alarmed.
+
+    ``defenses`` names the defenses that run, in the order of the config. ``deny_s`` refuses the
+    client for that many seconds and releases nothing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    suspicion: Annotated[float, Field(ge=0, le=1)] = 0.0
+    alarm: bool = False
+    defenses: tuple[str, ...] = ()
+    deny_s: PositiveFloat | None = None
+
+
+def level_of_rows(levels: Sequence[Level], signals: Mapping[str, Signal], rows: int) -> Tensor:
+    """(B,) index of the last level of the list that holds for each row.
+
+    The suspicion of a row is the largest of all detectors that enforce.
+    """
+    suspicion = torch.zeros(rows)
+    alarm = torch.zeros(rows, dtype=torch.bool)
+    for signal in signals.values():
+        suspicion = torch.maximum(suspicion, signal.suspicion)
+        alarm = alarm | signal.alarm
+    chosen = torch.zeros(rows, dtype=torch.int64)
+    for index, level in enumerate(levels):
+        holds = alarm if level.alarm else suspicion >= level.suspicion
+        chosen = torch.where(holds, index, chosen)
+    return chosen

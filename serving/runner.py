@@ -1,0 +1,202 @@
+"""Runs the gateway: two ports in one loop, models loaded behind them, a graceful end."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import structlog
+import torch
+import uvicorn
+
+from mantlet.errors import ConfigError, MantletError, VictimError
+from serving import build, logs
+from serving.admin import create_admin
+from serving.app import create_app, wall_clock
+from serving.protocol import bounded
+from serving.service import Service
+from serving.settings import Settings, load
+
+log = structlog.get_logger(__name__)
+EXAMPLES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+RETRY_S = 2.0
+NOTICE_S = 0.5
+"""After SIGTERM, how long answers still go out with ``Connection: close`` before the port closes."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: two servers share the process, and we end both."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def run(
+    settings: Settings, config: Path, overrides: Sequence[str], announce: Callable[[str], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; with several workers, in as many processes.
+
+    ``announce`` is told, once everything is ready, how to try it.
+    """
+    if settings.listen.workers == 1:
+        _run_worker(settings, 0, announce)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    workers = [
+        spawn.Process(target=_worker, args=(str(config), list(overrides), number))
+        for number in range(settings.listen.workers)
+    ]
+    for worker in workers:
+        worker.start()
+
+    def end(*_: object) -> None:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        sys.exit(2)
+
+
+def _worker(config: str, overrides: list[str], number: int) -> None:
+    try:
+        _run_worker(load(Path(config), overrides), number, lambda _: None)
+    except MantletError as error:
+        sys.stderr.write(f"mantlet: {error}\n")
+        sys.exit(2)
+
+
+def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]) -> None:
+    """One process: worker ``number`` has its admin port that many above the configured one."""
+    logs.configure(settings.log_level)
+    torch.set_num_threads(settings.threads)
+    # the batch thread must get the interpreter back soon after a forward pass
+    sys.setswitchinterval(0.0005)
+    listen, admin = settings.listen, settings.admin
+    data = _bind("listen", listen.host, listen.port, shared=listen.workers > 1)
+    own = _bind("admin", admin.host, admin.port + (number if admin.port else 0), shared=False)
+    service = build.build_service(settings, wall_clock)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(service, data, own, announce))
+    finally:
+        service.close()
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+def _bind(what: str, host: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise ConfigError(
+            f"{what}.port = {port} on {host}: cannot listen there ({error.strerror}); take another"
+        ) from error
+    return bound
+
+
+async def _serve(
+    service: Service, data: socket.socket, admin: socket.socket, announce: Callable[[str], None]
+) -> None:
+    settings = service.settings
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    servers = [
+        _Server(_data_config(service)),
+        _Server(uvicorn.Config(create_admin(service), log_config=None, access_log=False)),
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        for server, bound in zip(servers, (data, admin), strict=True):
+            tasks.create_task(server.serve(sockets=[bound]))
+        host, port = data.getsockname()[:2]
+        tasks.create_task(
+            _load_models(service, stop, lambda: announce(_try_it(service, host, port)))
+        )
+        log.info("listening", host=host, port=port, admin_port=admin.getsockname()[1])
+        if settings.identity.open:
+            log.warning("open_mode", meaning="everybody may ask; clients are told apart by address")
+        await stop.wait()
+        service.draining = True
+        log.info("draining", for_at_most_s=settings.listen.drain_s)
+        await asyncio.sleep(NOTICE_S)
+        for server in servers:
+            server.should_exit = True
+    log.info("stopped")
+
+
+def _data_config(service: Service) -> uvicorn.Config:
+    listen = service.settings.listen
+    return uvicorn.Config(
+        create_app(service),
+        http=bounded(listen),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(listen.trusted_proxies),
+        forwarded_allow_ips=list(listen.trusted_proxies),
+        timeout_keep_alive=int(listen.keep_alive_s),
+        timeout_graceful_shutdown=int(listen.drain_s),
+        backlog=2048,
+    )
+
+
+async def _load_models(
+    service: Service, stop: asyncio.Event, when_ready: Callable[[], None]
+) -> None:
+    """Load every model; wait for an upstream that is down, and end at a mistake of the config."""
+    for name in service.settings.models:
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(build.load_model, service, name)
+                break
+            except VictimError as error:
+                log.warning("victim_not_ready", model=name, error=str(error), again_in_s=RETRY_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RETRY_S)
+    if service.ready:
+        log.info("ready", models=sorted(service.gateways))
+        when_ready()
+
+
+def _try_it(service: Service, host: str, port: int) -> str:
+    """A curl line a model, which posts the model's example."""
+    lines = []
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
+    key = "" if service.settings.identity.open else " -H 'Authorization: Bearer YOUR_KEY'"
+    for name, model in service.settings.models.items():
+        if model.example is None:
+            continue
+        kind = EXAMPLES.get(model.example.suffix.lower(), "application/x-npy")
+        path = shlex.quote(os.path.relpath(model.example))
+        lines.append(
+            f"Try it: curl -H 'Content-Type: {kind}'{key} --data-binary @{path}"
+            f" http://{shown}:{port}/v1/models/{name}:predict"
+        )
+    return "\n".join(lines)

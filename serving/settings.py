@@ -1,0 +1,275 @@
+"""The config file: what an operator may set, its defaults, and clear words for what is wrong in it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import limits
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+import defenses
+import detectors
+from mantlet import registry
+from mantlet.errors import ConfigError
+from mantlet.plugin import Defense, Detector, Plugin
+from serving import victims
+from serving.policy import Level
+from serving.victims.base import VictimPlugin
+
+
+class Section(BaseModel):
+    """A part of the config file; unknown settings are refused, so a typo turns nothing off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _plugin(value: object, known: dict[str, type[Any]], what: str) -> Any:
+    if isinstance(value, Plugin):
+        return value
+    name = value.get("type") if isinstance(value, dict) else value
+    if name not in known:
+        hint = registry.did_you_mean(str(name), known)
+        raise ValueError(f"no {what} of type '{name}' is installed; {hint}")
+    return registry.parse([known[str(name)]], value if isinstance(value, dict) else {"type": value})
+
+
+def _rate(value: str) -> str:
+    try:
+        limits.parse_many(value)
+    except ValueError as error:
+        raise ValueError(
+            f"'{value}' is no rate; write an amount per time, such as '100/second' or '50000/day'"
+        ) from error
+    return value
+
+
+def _path(value: object, info: ValidationInfo) -> object:
+    """Paths in the file are relative to the file."""
+    folder = (info.context or {}).get("folder")
+    if folder is None or not isinstance(value, (str, Path)):
+        return value
+    return Path(folder) / Path(value).expanduser()
+
+
+RateText = Annotated[str, AfterValidator(_rate)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+AnyDefense = Annotated[
+    Defense, BeforeValidator(lambda v: _plugin(v, dict(defenses.known()), "defense"))
+]
+AnyDetector = Annotated[
+    Detector, BeforeValidator(lambda v: _plugin(v, dict(detectors.known()), "detector"))
+]
+
+
+def _victim(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, dict) and "weights" in value:
+        value = value | {"weights": _path(value["weights"], info)}
+    return _plugin(value, dict(victims.known()), "victim")
+
+
+AnyVictim = Annotated[VictimPlugin, BeforeValidator(_victim)]
+
+
+class Listen(Section):
+    """Where clients reach the gateway, and how much of their bytes and time it takes."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    workers: PositiveInt = 1
+    max_body_bytes: PositiveInt = 8 * 1024 * 1024
+    max_header_bytes: PositiveInt = 16 * 1024
+    max_headers: PositiveInt = 64
+    header_timeout_s: PositiveFloat = 10.0
+    body_timeout_s: PositiveFloat = 20.0
+    keep_alive_s: PositiveFloat = 75.0
+    max_connections: PositiveInt = 4096
+    drain_s: PositiveFloat = 30.0
+    trusted_proxies: tuple[str, ...] = ()
+
+
+class Admin(Section):
+    """The operator's port: metrics and, later, clients and alarms. Keep it on loopback."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    token: SecretStr | None = None
+
+
+class Identity(Section):
+    """Who clients are: ``open`` lets everybody in by address, otherwise a key is needed."""
+
+    open: bool = False
+    keys: Path = Path("keys.json")
+    deny: tuple[str, ...] = ()
+
+
+class Tier(Section):
+    """What one client of the tier may ask for; ``None`` is no limit."""
+
+    requests: RateText | None = None
+    rows: RateText | None = None
+
+
+class Queue(Section):
+    """The micro-batcher: how large a batch, how long a queue, how long an answer may take."""
+
+    max_batch_rows: PositiveInt = 256
+    max_queue_rows: PositiveInt = 4096
+    max_rows_per_request: PositiveInt = 256
+    deadline_s: PositiveFloat = 10.0
+    retry_after_s: PositiveFloat = 1.0
+
+
+class Model(Section):
+    """One protected model: its victim, what watches it and what changes its answers.
+
+    ``example`` is a PNG, JPEG or .npy input; ``serve`` prints a curl line that posts it.
+    """
+
+    victim: AnyVictim
+    calibration: FilePath | None = None
+    detectors: tuple[AnyDetector, ...] = ()
+    defenses: tuple[AnyDefense, ...] = ()
+    policy: tuple[Level, ...] = ()
+    answer: Literal["probabilities", "labels"] = "probabilities"
+    queue: Queue = Queue()
+    example: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Model":
+        for what, plugins in (("defense", self.defenses), ("detector", self.detectors)):
+            _refuse_repeats(what, [p.name for p in plugins])
+        _refuse_repeats("policy level", [level.name for level in self.policy])
+        names = [d.name for d in self.defenses]
+        for level in self.policy:
+            for name in level.defenses:
+                if name not in names:
+                    raise ValueError(
+                        f"policy level '{level.name}' asks for defense '{name}', which is not in"
+                        f" 'defenses'; {registry.did_you_mean(name, names) if names else 'add it there'}"
+                    )
+        starts = [level.suspicion for level in self.policy if not level.alarm]
+        if starts != sorted(set(starts)):
+            raise ValueError(
+                f"policy levels start at suspicion {starts}; give each its own, in rising order"
+            )
+        if self.policy and (self.policy[0].alarm or self.policy[0].suspicion > 0):
+            raise ValueError(
+                f"the first policy level '{self.policy[0].name}' must hold for everybody:"
+                " suspicion 0 and no alarm"
+            )
+        return self
+
+
+def _refuse_repeats(what: str, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{what} '{repeated[0]}' is there twice; give each its own 'name'")
+
+
+class Settings(Section):
+    """The whole config file."""
+
+    listen: Listen = Listen()
+    admin: Admin = Admin()
+    identity: Identity = Identity()
+    data_dir: Path = Path(".mantlet")
+    secret: SecretStr | None = None
+    store: str = "sqlite:///state.db"
+    remember_s: PositiveFloat = 180 * 86_400.0
+    tiers: dict[str, Tier] = {"default": Tier()}
+    overall: Tier = Tier()
+    device: str = "cpu"
+    threads: PositiveInt = 1
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    models: Annotated[dict[str, Model], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Settings":
+        if "default" not in self.tiers:
+            raise ValueError(f"tiers {sorted(self.tiers)} lack 'default'; add it, it may be empty")
+        if self.listen.workers > 1 and self.store.startswith("memory:"):
+            raise ValueError(
+                f"{self.listen.workers} workers cannot share 'memory://': each would keep alarms and"
+                " budgets of its own; set store: sqlite:///state.db or workers: 1"
+            )
+        if self.listen.port and self.listen.port == self.admin.port:
+            raise ValueError(f"listen.port and admin.port are both {self.listen.port}; change one")
+        for name in self.models:
+            if not name or any(c in name for c in "/:?#% "):
+                raise ValueError(
+                    f"model name '{name}' does not fit into a path; use a-z, 0-9, - _ ."
+                )
+        return self
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Settings:
+    """Read and check a config file; ``overrides`` are ``a.b=value`` texts, with YAML values.
+
+    Raises `ConfigError` with one line a mistake: file, field, value, remedy.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config '{path}': no such file; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config '{path}' cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config '{path}' is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            f"config '{path}' holds {type(raw).__name__}; it must map settings to values"
+        )
+    for override in overrides:
+        _override(raw, override)
+    try:
+        return Settings.model_validate(raw, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(path, error))) from error
+
+
+def require_tier(settings: Settings, tier: str) -> None:
+    """Raise `ConfigError` for a tier that the config does not have."""
+    if tier not in settings.tiers:
+        raise ConfigError(
+            f"tier '{tier}' is unknown; {registry.did_you_mean(tier, settings.tiers)}"
+        )
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"override '{text}': write it as field=value, such as listen.port=9000")
+    *parents, last = name.split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"override '{text}': '{parent}' is no section of the config")
+    section[last] = yaml.safe_load(value)
+
+
+def _explain(path: Path, error: ValidationError) -> Iterable[str]:
+    for mistake in error.errors(include_url=False):
+        field = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            message = "unknown setting; remove it or mend its spelling"
+        elif mistake["type"] == "missing":
+            message = "is missing; add it"
+        shown = mistake["input"]
+        value = f" = {shown!r}" if isinstance(shown, (str, int, float, bool)) else ""
+        yield f"{path}: {field}{value}: {message}"

@@ -1,0 +1,68 @@
+"""What every store promises; one conformance suite holds all of them to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from mantlet.errors import StoreError
+from serving.pipeline import Memory
+from serving.stores.counters import Counters
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is stored of one client; ``version`` 0 means: never stored."""
+
+    version: int
+    memory: Memory
+
+
+class Store(Protocol):
+    """Memory of clients with compare-and-set, and the counters of rates and budgets.
+
+    Keys are opaque texts. All methods may be called from several threads and raise `StoreError`.
+    """
+
+    counters: Counters
+
+    def load_many(self, keys: Sequence[str], at: float) -> dict[str, Entry]:
+        """The entry of every key, in one round trip; unknown and expired keys have no memory."""
+
+    def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
+        """Store entries whose version is still current, in one step; return the keys that lost.
+
+        Nothing of the entries is stored when any key lost. What the counters counted before the
+        call is stored in the same step.
+        """
+
+    def close(self) -> None:
+        """Write what is pending and let go."""
+
+
+def pack(memory: Memory) -> bytes:
+    """A memory as bytes: arrays and names, nothing that runs."""
+    arrays = {
+        f"{plugin}/{field}": np.ascontiguousarray(array)
+        for plugin, state in memory.items()
+        for field, array in state.items()
+    }
+    return save(arrays)
+
+
+def unpack(data: bytes) -> Memory:
+    """The memory that `pack` wrote; raises `StoreError` when the bytes are damaged."""
+    try:
+        arrays = load(data)
+    except SafetensorError as error:
+        raise StoreError(
+            f"the stored memory of a client is damaged ({error}); restore the store from a copy"
+        ) from error
+    memory: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        plugin, _, field = name.rpartition("/")
+        memory.setdefault(plugin, {})[field] = array
+    return memory

@@ -1,0 +1,155 @@
+"""Memory of clients in a SQLite file: one node, several processes, survives kill -9."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mantlet.errors import ConfigError, StoreError
+from serving.stores.base import Entry, pack, unpack
+from serving.stores.counters import Count, Counters
+
+SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA busy_timeout = 5000;
+CREATE TABLE IF NOT EXISTS clients (
+    key TEXT PRIMARY KEY, version INTEGER NOT NULL, memory BLOB NOT NULL, hour INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS clients_by_hour ON clients (hour);
+CREATE TABLE IF NOT EXISTS counters (
+    key TEXT PRIMARY KEY, value INTEGER NOT NULL, expires REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS counters_by_expiry ON counters (expires);
+"""
+FORGET_CLIENTS = """
+DELETE FROM clients WHERE key IN (SELECT key FROM clients WHERE hour <= ? LIMIT ?)
+"""
+FORGET_COUNTERS = """
+DELETE FROM counters WHERE key IN (SELECT key FROM counters WHERE expires <= ? LIMIT ?)
+"""
+HOUR_S = 3600.0
+CHUNK = 500
+SWEEP = 1000
+"""Rows that one write forgets at the most, so that no query pays for a long clean-up."""
+
+
+class SqliteStore:
+    """One connection with a lock, write-ahead logging, and one transaction a batch.
+
+    With ``synchronous = NORMAL`` a committed batch survives the death of the process; a power
+    failure may take the last commits, never the file. ``hour`` is when a client was last seen, in whole
+    hours, so that a busy client does not move in the index at every query.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float], remember_s: float) -> None:
+        self._remember_s = remember_s
+        self._lock = threading.Lock()
+        self._swept_hour = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.executescript(SCHEMA)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(
+                f"store 'sqlite:///{path}' cannot be opened: {error}; is the folder writable, and the"
+                " file a SQLite database?"
+            ) from error
+        self.counters = Counters(clock, self._fetch_counter)
+
+    @classmethod
+    def open(
+        cls, url: str, folder: Path, remember_s: float, clock: Callable[[], float]
+    ) -> "SqliteStore":
+        """Opened by `serving.stores.open_store`."""
+        name = url.removeprefix("sqlite:///")
+        if name == url or not name:
+            raise ConfigError(f"store '{url}' names no file; write sqlite:///state.db")
+        return cls(folder / name, clock, remember_s)
+
+    def load_many(self, keys: Sequence[str], at: float) -> dict[str, Entry]:
+        oldest = int((at - self._remember_s) // HOUR_S)
+        found = {key: Entry(0, {}) for key in keys}
+        with self._connection() as db:
+            for start in range(0, len(keys), CHUNK):
+                part = keys[start : start + CHUNK]
+                marks = ",".join("?" * len(part))
+                rows = db.execute(
+                    f"SELECT key, version, memory, hour FROM clients WHERE key IN ({marks})",  # noqa: S608  # marks only
+                    part,
+                )
+                for key, version, memory, hour in rows:
+                    found[key] = Entry(version, unpack(memory) if hour > oldest else {})
+        return found
+
+    def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
+        hour = int(at // HOUR_S)
+        pending = self.counters.drain()
+        try:
+            with self._connection() as db:
+                db.execute("BEGIN IMMEDIATE")
+                lost = {k for k, e in entries.items() if not _swap(db, k, e, hour)}
+                if lost:
+                    db.execute("ROLLBACK")
+                    db.execute("BEGIN IMMEDIATE")
+                totals = _add(db, pending, at)
+                if hour != self._swept_hour:
+                    self._sweep(db, hour, at)
+                db.execute("COMMIT")
+        except StoreError:
+            self.counters.give_back(pending)
+            raise
+        self.counters.settle(totals)
+        return lost
+
+    def _sweep(self, db: sqlite3.Connection, hour: int, at: float) -> None:
+        """Forget clients and counters whose time is over, a bounded number a batch."""
+        oldest = int((at - self._remember_s) // HOUR_S)
+        gone = db.execute(FORGET_CLIENTS, (oldest, SWEEP)).rowcount
+        gone += db.execute(FORGET_COUNTERS, (at, SWEEP)).rowcount
+        if gone < SWEEP:
+            self._swept_hour = hour
+
+    def _fetch_counter(self, key: str) -> Count | None:
+        with self._connection() as db:
+            row = db.execute("SELECT value, expires FROM counters WHERE key = ?", (key,)).fetchone()
+        return None if row is None else Count(int(row[0]), float(row[1]))
+
+    def close(self) -> None:
+        self.swap_many({}, 0.0)
+        with self._connection() as db:
+            db.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise StoreError(f"the store failed: {error}") from error
+
+
+def _swap(db: sqlite3.Connection, key: str, entry: Entry, hour: int) -> bool:
+    memory = pack(entry.memory)
+    if entry.version == 0:
+        sql = "INSERT INTO clients VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING"
+        return db.execute(sql, (key, memory, hour)).rowcount == 1
+    sql = "UPDATE clients SET version = version + 1, memory = ?, hour = ? WHERE key = ? AND version = ?"
+    return db.execute(sql, (memory, hour, key, entry.version)).rowcount == 1
+
+
+def _add(db: sqlite3.Connection, pending: Mapping[str, Count], at: float) -> dict[str, int]:
+    """Add what was counted to the stored counters; one whose window is over starts anew."""
+    sql = """
+        INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET
+            value = CASE WHEN expires <= ?4 THEN ?2 ELSE value + ?2 END,
+            expires = CASE WHEN expires <= ?4 THEN ?3 ELSE expires END
+        RETURNING value
+    """
+    return {
+        key: int(db.execute(sql, (key, count.pending, count.expires, at)).fetchone()[0])
+        for key, count in pending.items()
+    }

@@ -1,0 +1,90 @@
+"""What every victim's settings share: how inputs are normalised, and their range."""
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from mantlet.plugin import Plugin
+from mantlet.types import InputSpec, Kind, Prediction
+
+Numbers = tuple[float, ...]
+
+
+class VictimPlugin(Plugin, ABC):
+    """Settings of a victim; after ``load`` it is a `mantlet.types.Victim`.
+
+    ``low`` and ``high`` bound the values that clients may send. ``mean`` and ``std``, one number a
+    channel, normalise them as in training: (x - mean) / std.
+    """
+
+    low: float | None = 0.0
+    high: float | None = 1.0
+    mean: Annotated[Numbers, Field(max_length=16)] = ()
+    std: Annotated[Numbers, Field(max_length=16)] = ()
+
+    @model_validator(mode="after")
+    def _normalisation_fits(self) -> "VictimPlugin":
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} numbers, std {len(self.std)}; give both")
+        if any(s <= 0 for s in self.std):
+            raise ValueError(f"std {self.std} must be above 0")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        return self
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that may be under way at once: one where the work is on this machine's cores."""
+        return 1
+
+    @property
+    def version(self) -> str:
+        """The model's version on the wire."""
+        return "1"
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What it answers."""
+
+    @property
+    @abstractmethod
+    def input(self) -> InputSpec:
+        """What it takes; known after ``load``."""
+
+    @property
+    def output(self) -> str:
+        """The name of the answer on the wire."""
+        return "probabilities"
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number of classes; known after ``load``."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 that identifies the weights; known after ``load``."""
+
+    @property
+    def engine(self) -> str:
+        """What runs the model, in a word."""
+        return self.type
+
+    @abstractmethod
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Clean answers to (B, *input.shape) float32; safe to call from several threads."""
+
+    def close(self) -> None:
+        """Let go of connections and threads."""
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """(x - mean) / std by channel, where they are set."""
+        if not self.mean:
+            return inputs
+        shape = (1, -1, *([1] * (inputs.ndim - 2)))
+        return (inputs - torch.tensor(self.mean).view(shape)) / torch.tensor(self.std).view(shape)

@@ -1,0 +1,53 @@
+"""ONNX Runtime sessions on the CPU: one thread, no surprises, and a clear error when it is missing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mantlet.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def installed() -> bool:
+    """Whether ONNX Runtime can be imported."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def open_session(model: Path | bytes, *, threads: int = 1) -> "onnxruntime.InferenceSession":
+    """A CPU session of an ONNX file or of its bytes."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError(
+            "ONNX Runtime is not installed; install it with: pip install 'mantlet[onnx]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # spinning threads steal the core that the event loop needs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except (
+        Exception
+    ) as error:  # onnxruntime raises a dozen kinds; all mean that the file is no good
+        reason = str(error).splitlines()[0][:200]
+        name = f"'{model}'" if isinstance(model, Path) else "(exported)"
+        raise WeightsError(f"ONNX model {name} does not load: {reason}") from error
+
+
+def run(
+    session: "onnxruntime.InferenceSession", outputs: list[str], name: str, inputs: np.ndarray
+) -> list[np.ndarray]:
+    """One forward pass; arrays in the order of ``outputs``."""
+    answers: list[np.ndarray] = session.run(outputs, {name: inputs})
+    return answers
