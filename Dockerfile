@@ -16,7 +16,7 @@ COPY --from=build /opt/mantlet /opt/mantlet
 COPY configs /etc/mantlet
 ENV PATH=/opt/mantlet/bin:$PATH OMP_WAIT_POLICY=PASSIVE
 WORKDIR /var/lib/mantlet
-USER mantlet
+USER 10001
 VOLUME /var/lib/mantlet
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \

@@ -71,8 +71,8 @@ def _adapter(plugins: tuple[type[Plugin], ...]) -> TypeAdapter[Any]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A remedy for an unknown name: the nearest known one, or all of them.
 
-    >>> did_you_mean("roundin", ["rounding", "top_k"])
-    "did you mean 'rounding'?"
+    >>> did_you_mean("top_j", ["rounding", "top_k"])
+    "did you mean 'top_k'?"
     """
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1)
