@@ -1,0 +1,52 @@
+"""What every test shares: one torch thread, hypothesis profiles, and files that ship with the project."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from mantlet.data import Images, load_images
+from mantlet.plugin import Setup
+from serving.victims.torch import TorchVictim
+
+ROOT = Path(__file__).parents[1]
+
+slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile(
+    "default", max_examples=25, deadline=None, derandomize=True, suppress_health_check=slow
+)
+settings.register_profile(
+    "thorough", max_examples=500, deadline=None, suppress_health_check=slow
+)  # pytest --hypothesis-profile=thorough
+settings.load_profile("default")
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder of the project."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def digits() -> Images:
+    """The 10,000 MNIST test pictures that ship with the project."""
+    return load_images(ROOT / "tests/data/mnist-test.npz", "test")
+
+
+@pytest.fixture(scope="session")
+def shipped_victim() -> Iterator[TorchVictim]:
+    """The embedded default's victim, loaded."""
+    victim = TorchVictim(
+        weights=ROOT / "configs/models/mnist-lenet.safetensors", architecture="lenet"
+    )
+    victim.load(Setup(torch.device("cpu"), b"a secret of the tests"))
+    yield victim
+    victim.close()

@@ -1,0 +1,87 @@
+"""Small shared things: a tiny victim in memory, and builders of queries and configs."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from mantlet.plugin import Setup
+from mantlet.types import InputSpec, Kind, Prediction, Query
+
+SETUP = Setup(torch.device("cpu"), b"a secret of the tests")
+
+
+class TinyVictim:
+    """A linear classifier of 4x4 grey pictures, without files, that counts the batches it was asked.
+
+    It computes in float64, row by row, so that a row's answer is the same bits in every batch.
+    """
+
+    def __init__(self, *, classes: int = 5, seed: int = 0, sharpness: float = 3.0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        size = 16
+        self._matrix = sharpness * torch.randn(
+            classes, size, generator=generator, dtype=torch.float64
+        )
+        self.kind = Kind.PROBABILITIES
+        self.input = InputSpec((1, 4, 4), 0.0, 1.0)
+        self.output = "probabilities"
+        self.version = "1"
+        self.concurrency = 1
+        self.classes = classes
+        self.fingerprint = hashlib.sha256(self._matrix.numpy().tobytes()).hexdigest()
+        self.batches: list[int] = []
+        self.closed = False
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Probabilities, logits, and the centred pixels as features."""
+        self.batches.append(len(inputs))
+        features = inputs.double().flatten(1) - 0.5  # (B, 16)
+        logits = (features[:, None, :] * self._matrix[None]).sum(dim=2)  # (B, C)
+        return Prediction(
+            values=torch.softmax(logits, dim=1).float(),
+            kind=Kind.PROBABILITIES,
+            logits=logits.float(),
+            features=features.float(),
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def rows(count: int, *, seed: int = 0, shape: Sequence[int] = (1, 4, 4)) -> Tensor:
+    """(count, *shape) uniform in [0, 1)."""
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def query(inputs: Tensor, clients: Sequence[str] | str = "client", at: float = 0.0) -> Query:
+    """A query of one client, or of a client a row."""
+    names = [clients] * len(inputs) if isinstance(clients, str) else list(clients)
+    return Query(names, inputs, at)
+
+
+def probabilities(values: Sequence[Sequence[float]]) -> Prediction:
+    """A prediction of the rows given."""
+    return Prediction(torch.tensor(values, dtype=torch.float32), Kind.PROBABILITIES)
+
+
+def config(root: Path, data_dir: Path, **changes: Any) -> dict[str, Any]:
+    """The embedded default with absolute paths, open, in memory, on ports that the system chooses."""
+    raw: dict[str, Any] = yaml.safe_load((root / "configs/gateway/default.yaml").read_text())
+    model = raw["models"]["mnist"]
+    folder = root / "configs/gateway"
+    model["victim"]["weights"] = str(folder / model["victim"]["weights"])
+    model["calibration"] = str(folder / model["calibration"])
+    model["example"] = str(folder / model["example"])
+    quiet = {"listen": {"port": 0}, "admin": {"port": 0}, "store": "memory://"}
+    return raw | quiet | {"data_dir": str(data_dir)} | changes
+
+
+def write_config(path: Path, raw: dict[str, Any]) -> Path:
+    """Write a config file; returns its path."""
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    return path
