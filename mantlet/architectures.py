@@ -6,12 +6,11 @@ maps (B, *input_shape) to logits (B, C). Where it also has ``embed`` (to feature
 """
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 
 from torch import Tensor, nn
 
 from mantlet.errors import ConfigError
-from mantlet.registry import did_you_mean
+from mantlet.registry import describe, did_you_mean, load_entries
 
 GROUP = "mantlet.architectures"
 
@@ -24,7 +23,7 @@ class LeNet(nn.Module):
 
     input_shape = (1, 28, 28)
 
-    def __init__(self, *, classes: int = 10, width: int = 32) -> None:
+    def __init__(self, *, classes: int = 10, width: int = 16) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, width, 5, padding=2),
@@ -114,7 +113,16 @@ BUILTIN: Mapping[str, Callable[..., nn.Module]] = {"lenet": LeNet, "resnet": Res
 
 def known() -> dict[str, Callable[..., nn.Module]]:
     """Built-in architectures and those of the entry-point group ``mantlet.architectures``."""
-    return dict(BUILTIN) | {entry.name: entry.load() for entry in entry_points(group=GROUP)}
+    found = dict(BUILTIN)
+    for entry, architecture in load_entries(GROUP):
+        if not callable(architecture):
+            raise ConfigError(f"{describe(entry)} cannot be called; name a class or a function")
+        if found.get(entry.name, architecture) is not architecture:
+            raise ConfigError(
+                f"{describe(entry)}: the name '{entry.name}' is taken; rename one of the two"
+            )
+        found[entry.name] = architecture
+    return found
 
 
 def build(name: str, settings: Mapping[str, int | float | str | bool]) -> nn.Module:
@@ -124,7 +132,7 @@ def build(name: str, settings: Mapping[str, int | float | str | bool]) -> nn.Mod
         raise ConfigError(f"architecture '{name}' is unknown; {did_you_mean(name, architectures)}")
     try:
         return architectures[name](**settings)
-    except TypeError as error:
+    except Exception as error:  # layers refuse sizes in many ways
         raise ConfigError(
             f"architecture '{name}' does not take {dict(settings)}: {error}"
         ) from error

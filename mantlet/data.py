@@ -1,6 +1,7 @@
 """Pictures and labels from .npz and .npy files, without pickle."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +28,26 @@ def load_images(path: Path, split: str = "train", rows: slice = slice(None)) -> 
     if not path.is_file():
         raise ConfigError(f"data '{path}': no such file; give a .npz or .npy file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return Images(_as_images(loaded[rows], path), None)
-        with loaded:
-            x = _first(loaded, (f"x_{split}", "x"), path)[rows]
-            names = [name for name in (f"y_{split}", "y") if name in loaded]
-            y = loaded[names[0]][rows].astype(np.int64) if names else None
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            return _read(np.load(file, allow_pickle=False), split, rows, path)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(
             f"data '{path}' is no .npz or .npy file without pickles: {error}"
         ) from error
-    if y is not None and len(y) != len(x):
+
+
+def _read(loaded: np.ndarray | np.lib.npyio.NpzFile, split: str, rows: slice, path: Path) -> Images:
+    if isinstance(loaded, np.ndarray):
+        return Images(_as_images(loaded, rows, path), None)
+    x = _first(loaded, (f"x_{split}", "x"), path)
+    if f"y_{split}" not in loaded and "y" not in loaded:
+        return Images(_as_images(x, rows, path), None)
+    y = _first(loaded, (f"y_{split}", "y"), path).astype(np.int64)
+    if y.ndim != 1:
+        raise ConfigError(f"data '{path}': labels have shape {y.shape}; wanted (n,)")
+    if len(y) != len(x):
         raise ConfigError(f"data '{path}': {len(x)} pictures and {len(y)} labels; they must match")
-    return Images(_as_images(x, path), y)
+    return Images(_as_images(x, rows, path), y[rows])
 
 
 def parse_rows(text: str) -> slice:
@@ -61,19 +68,22 @@ def parse_rows(text: str) -> slice:
 def _first(arrays: np.lib.npyio.NpzFile, names: Sequence[str], path: Path) -> np.ndarray:
     for name in names:
         if name in arrays:
-            array: np.ndarray = arrays[name]
+            array: np.ndarray | bytes = arrays[name]
+            if isinstance(array, bytes):  # numpy hands out what is no .npy as it is
+                raise ConfigError(f"data '{path}': '{name}' is no array")
             return array
     raise ConfigError(
         f"data '{path}' has {', '.join(arrays.files)}; wanted one of {', '.join(names)}"
     )
 
 
-def _as_images(x: np.ndarray, path: Path) -> np.ndarray:
+def _as_images(x: np.ndarray, rows: slice, path: Path) -> np.ndarray:
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ConfigError(f"data '{path}' holds {x.dtype}; wanted uint8, or floats in [0, 1]")
-    images = x[:, None] if x.ndim == 3 else x
-    if images.ndim != 4 or not len(images):
-        raise ConfigError(f"data '{path}' has shape {x.shape}; wanted (n, H, W) or (n, C, H, W)")
+    if x.ndim not in (3, 4) or not x[rows].size:
+        shape = x[rows].shape if x.ndim else ()
+        raise ConfigError(f"data '{path}' has shape {shape}; wanted (n, H, W) or (n, C, H, W)")
+    images = x[rows, None] if x.ndim == 3 else x[rows]
     scaled = images.astype(np.float32) / (255.0 if x.dtype == np.uint8 else 1.0)
     if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
         raise ConfigError(f"data '{path}': floats must be in [0, 1]; divide by 255?")

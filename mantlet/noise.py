@@ -16,7 +16,7 @@ def row_seeds(key: bytes, name: str, inputs: Tensor) -> np.ndarray:
     ``inputs`` is (B, *shape); returns (B,) uint64.
     """
     steps = (inputs.reshape(inputs.shape[0], -1) / STEP).round().clamp(-32768, 32767)
-    rows = steps.to(torch.int16).cpu().numpy()
+    rows = np.ascontiguousarray(steps.to(torch.int16).cpu().numpy())  # hashed as bytes
     secret = blake2b(key, digest_size=32, person=b"mantlet").digest()
     salt = blake2b(name.encode(), digest_size=16).digest()
     seeds = [blake2b(row, digest_size=8, key=secret, salt=salt).digest() for row in rows]

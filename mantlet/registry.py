@@ -7,7 +7,7 @@ exactly the plug-ins that are installed.
 import difflib
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from operator import or_
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -36,25 +36,32 @@ def discover(builtin: Sequence[type[P]], group: str, base: type[P]) -> dict[str,
     Raises `ConfigError` when an entry point does not load, is of another kind, or takes a taken name.
     """
     found = {type_name(plugin): plugin for plugin in builtin}
-    for entry in entry_points(group=group):
-        try:
-            plugin = entry.load()
-        except Exception as error:  # anything can happen in another's module; say whose it was
-            raise ConfigError(
-                f"entry point '{entry.name}' of {group} ({entry.value}) does not load: {error!r};"
-                " mend or uninstall that package"
-            ) from error
+    for entry, plugin in load_entries(group):
         if not (isinstance(plugin, type) and issubclass(plugin, base)):
+            raise ConfigError(f"{describe(entry)} is no {base.__name__} class")
+        if found.get(type_name(plugin), plugin) is not plugin:
             raise ConfigError(
-                f"entry point '{entry.name}' of {group} ({entry.value}) is no {base.__name__} class"
-            )
-        if type_name(plugin) in found and found[type_name(plugin)] is not plugin:
-            raise ConfigError(
-                f"entry point '{entry.name}' of {group} ({entry.value}): the type name"
-                f" '{type_name(plugin)}' is taken; rename one of the two"
+                f"{describe(entry)}: the type name '{type_name(plugin)}' is taken;"
+                " rename one of the two"
             )
         found[type_name(plugin)] = plugin
     return found
+
+
+def load_entries(group: str) -> Iterable[tuple[EntryPoint, object]]:
+    """The entry points of a group and what they name; `ConfigError` for one that does not load."""
+    for entry in entry_points(group=group):
+        try:
+            yield entry, entry.load()
+        except Exception as error:  # anything can happen in another's module; say whose it was
+            raise ConfigError(
+                f"{describe(entry)} does not load: {error!r}; mend or uninstall that package"
+            ) from error
+
+
+def describe(entry: EntryPoint) -> str:
+    """Whose mistake it is, in words."""
+    return f"entry point '{entry.name}' of {entry.group} ({entry.value})"
 
 
 def parse(plugins: Iterable[type[Plugin]], settings: object) -> Any:

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from mantlet import architectures
+from mantlet.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", sorted(architectures.BUILTIN))
+def test_a_network_maps_its_input_to_logits_through_its_features(name: str) -> None:
+    network = architectures.build(name, {"classes": 7}).eval()
+    inputs = torch.rand(3, *network.input_shape)  # type: ignore[arg-type, misc]
+    features = network.embed(inputs)  # type: ignore[operator]
+    logits = network(inputs)
+
+    assert logits.shape == (3, 7)
+    assert features.shape[0] == 3
+    assert torch.equal(network.classify(features), logits)  # type: ignore[operator]
+
+
+def test_the_shortcut_of_a_wider_stage_pads_channels_and_takes_every_second_pixel() -> None:
+    """With the convolutions silent, a block answers its shortcut alone (option A of He et al.)."""
+    block = architectures._Block(2, 4, 2).eval()
+    nn.init.zeros_(block.conv2.weight)
+    inputs = torch.rand(1, 2, 4, 4)
+    answer = block(inputs)
+
+    assert torch.equal(answer[:, 1:3], inputs[:, :, ::2, ::2])
+    assert not answer[:, [0, 3]].any()
+
+
+@pytest.mark.parametrize(("blocks", "layers"), [(3, 20), (5, 32)])
+def test_blocks_a_stage_give_the_depth_of_the_paper(blocks: int, layers: int) -> None:
+    network = architectures.build("resnet", {"blocks": blocks})
+    weighted = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+
+    assert len(weighted) == layers
+
+
+def test_an_unknown_architecture_gets_a_hint() -> None:
+    with pytest.raises(ConfigError, match="architecture 'lennet' is unknown; did you mean 'lenet'"):
+        architectures.build("lennet", {})
+
+
+@pytest.mark.parametrize("settings", [{"classs": 10}, {"width": -3}, {"classes": "ten"}])
+def test_settings_that_a_network_does_not_take_are_named(settings: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"'lenet' does not take .*{next(iter(settings))}"):
+        architectures.build("lenet", settings)

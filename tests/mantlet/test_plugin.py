@@ -1,0 +1,142 @@
+"""The bases: what is checked of every plug-in whatever it does; the conformance suite runs the rest."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from pydantic import PrivateAttr, ValidationError
+
+from detectors.rate import Rate
+from mantlet.errors import PluginError
+from mantlet.plugin import Defense
+from mantlet.types import Kind, Prediction, Query, Signal
+from tests.helpers import SETUP, probabilities, query, rows
+
+CLEAN = probabilities([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+QUERY = query(rows(2))
+
+
+class Scripted(Defense):
+    """Answers what a test tells it to."""
+
+    type: Literal["scripted"] = "scripted"
+    keeps_top1 = False
+
+    _answers: list[Callable[[Prediction], Prediction]] = PrivateAttr(default_factory=list)
+
+    def apply(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        return self._answers[-1](prediction)
+
+
+class Keeping(Scripted):
+    """The same, and it declares that it keeps the top class."""
+
+    keeps_top1 = True
+
+
+def scripted(
+    answer: Callable[[Prediction], Prediction], kind: type[Scripted] = Scripted
+) -> Scripted:
+    defense = kind(name="mine")
+    defense._answers.append(answer)
+    return defense
+
+
+def with_values(values: object) -> Callable[[Prediction], Prediction]:
+    return lambda clean: replace(clean, values=torch.tensor(values))
+
+
+def raises(clean: Prediction) -> Prediction:
+    raise ZeroDivisionError("a secret of the plug-in")
+
+
+BROKEN: dict[str, tuple[Callable[[Prediction], Prediction], str]] = {
+    "raises": (raises, "raised ZeroDivisionError"),
+    "nan": (with_values([[math.nan, 0.5, 0.5], [0.1, 0.3, 0.6]]), "no probabilities"),
+    "infinity": (with_values([[math.inf, 0.0, 0.0], [0.1, 0.3, 0.6]]), "no probabilities"),
+    "sum": (with_values([[0.7, 0.7, 0.7], [0.1, 0.3, 0.6]]), "no probabilities"),
+    "negative": (with_values([[1.2, -0.2, 0.0], [0.1, 0.3, 0.6]]), "no probabilities"),
+    "a class less": (with_values([[0.7, 0.3], [0.4, 0.6]]), r"returned probabilities \(2, 2\)"),
+    "a row less": (with_values([[0.7, 0.2, 0.1]]), r"for probabilities \(2, 3\)"),
+    "kind": (lambda clean: replace(clean, kind=Kind.IMAGES), "returned images"),
+    "nothing": (lambda clean: None, "returned a NoneType"),  # type: ignore[arg-type, return-value]
+    "a tensor": (lambda clean: clean.values, "returned a Tensor"),  # type: ignore[arg-type, return-value]
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_defense_that_breaks_its_promise_raises_and_names_itself(name: str) -> None:
+    answer, words = BROKEN[name]
+
+    with pytest.raises(PluginError, match=f"defense 'mine' .*{words}"):
+        scripted(answer)(CLEAN, QUERY, {})
+
+
+def test_the_error_does_not_repeat_what_the_plugin_said() -> None:
+    """A plug-in's message may hold inputs; the cause is kept for the traceback."""
+    with pytest.raises(PluginError) as caught:
+        scripted(raises)(CLEAN, QUERY, {})
+
+    assert "a secret of the plug-in" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_defense_that_declares_the_top_class_and_changes_it_is_caught() -> None:
+    swapped = with_values([[0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+
+    with pytest.raises(PluginError, match="keeps the top class and changed it"):
+        scripted(swapped, Keeping)(CLEAN, QUERY, {})
+
+
+def test_a_defense_that_declares_nothing_may_change_the_top_class() -> None:
+    swapped = scripted(with_values([[0.2, 0.7, 0.1], [0.1, 0.3, 0.6]]))
+
+    assert swapped(CLEAN, QUERY, {}).values[0].argmax() == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_pictures_that_are_not_finite_are_refused(value: float) -> None:
+    pictures = Prediction(torch.zeros(2, 1, 2, 2), Kind.IMAGES)
+    broken = scripted(lambda clean: replace(clean, values=torch.full((2, 1, 2, 2), value)))
+
+    with pytest.raises(PluginError, match="not finite"):
+        broken(pictures, QUERY, {})
+
+
+def test_pictures_need_not_sum_to_one() -> None:
+    pictures = Prediction(torch.full((2, 1, 2, 2), 0.5), Kind.IMAGES)
+
+    assert scripted(lambda clean: clean)(pictures, QUERY, {}) is pictures
+
+
+def test_the_name_of_a_plugin_is_its_type_unless_given() -> None:
+    assert (Rate().name, Rate(name="monthly").name) == ("rate", "monthly")
+
+
+def test_settings_cannot_be_changed_and_unknown_ones_are_refused() -> None:
+    rate = Rate()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        rate.rows = 5  # type: ignore[misc]  # that is the test
+    with pytest.raises(ValidationError, match="rws"):
+        Rate(rws=5)  # type: ignore[call-arg]  # that is the test
+
+
+def test_a_plugin_that_needs_nothing_loads_without_work() -> None:
+    defense = scripted(lambda clean: clean)
+    defense.load(SETUP)
+
+    assert defense(CLEAN, QUERY, {}) is CLEAN
+
+
+def test_a_detector_has_nothing_to_learn_unless_it_says_so() -> None:
+    rate = Rate()
+
+    assert rate.calibrate(QUERY, CLEAN) == {}
+    assert rate.enforces
+    assert not rate.needs_calibration
