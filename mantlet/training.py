@@ -43,7 +43,7 @@ class Recipe(BaseModel):
         """Read a YAML recipe; ``output`` is relative to the file."""
         try:
             recipe = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"recipe '{path}' cannot be read: {error}") from error
         except ValidationError as error:
             first = error.errors(include_url=False)[0]

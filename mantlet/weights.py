@@ -1,7 +1,8 @@
 """Weights are data, never code: safetensors in, a SHA-256 that names them, and a safe way to convert."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -35,10 +36,16 @@ def fingerprint(path: Path) -> str:
 def load_state(path: Path) -> dict[str, Tensor]:
     """Named tensors of a safetensors file, on the CPU."""
     refuse_unsafe(path)
+    with _reading(path):
+        return load_file(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise WeightsError(f"weights '{path}': no such file; give the path of a .safetensors file")
     try:
-        return load_file(path)
+        yield
     except SafetensorError as error:
         raise WeightsError(
             f"weights '{path}': not a safetensors file ({error}); is it damaged or of another format?"
@@ -80,7 +87,7 @@ def save(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
 
 def metadata(path: Path) -> dict[str, str]:
     """The header of a safetensors file."""
-    with safe_open(path, framework="pt") as file:
+    with _reading(path), safe_open(path, framework="pt") as file:
         return dict(file.metadata() or {})
 
 
