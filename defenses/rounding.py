@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from mantlet.plugin import Defense
 from mantlet.types import Prediction, Query, Signal
 
 
 class Rounding(Defense):
-    """Rounds to ``decimals`` by largest remainders, so that rows stay on the simplex.
+    """Rounds to ``decimals``; a row that would leave the simplex is rounded by largest remainders.
 
     Where rounding ties the top class with an earlier one, one unit moves to the top class: the label
     stays. Cost: one sort. What undoes it: it only coarsens; a thief loses next to nothing at two
@@ -32,21 +32,28 @@ class Rounding(Defense):
         self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
     ) -> Prediction:
         units = 10**self.decimals
-        scaled = prediction.values.double() * units
-        floor = scaled.floor()
-        missing = (units - floor.sum(dim=1, keepdim=True)).round()  # units still to hand out
-        order = (scaled - floor).argsort(dim=1, descending=True, stable=True)
-        rank = torch.empty_like(order).scatter_(1, order, _positions(order))
-        rounded = _keep_top(floor + (rank < missing), prediction.values.argmax(dim=1, keepdim=True))
-        return replace(prediction, values=(rounded / units).to(prediction.values.dtype))
+        scaled = prediction.values.detach().cpu().numpy().astype(np.float64) * units
+        rounded = np.rint(scaled)
+        top = scaled.argmax(axis=1)
+        # plain rounding serves the rows that it leaves on the simplex with their label
+        wrong = (rounded.sum(axis=1) != units) | (rounded.argmax(axis=1) != top)
+        if wrong.any():
+            rounded[wrong] = _largest_remainders(scaled[wrong], top[wrong], units)
+        values = torch.from_numpy((rounded / units).astype(np.float32))
+        return replace(prediction, values=values.to(prediction.values.device))
 
 
-def _positions(order: Tensor) -> Tensor:
-    return torch.arange(order.shape[1], device=order.device).expand_as(order)
-
-
-def _keep_top(rounded: Tensor, top: Tensor) -> Tensor:
-    """Take one unit from the class that ties with, or beats, the clean top class."""
-    rival = rounded.argmax(dim=1, keepdim=True)
-    moved = (rival != top).to(rounded.dtype)
-    return rounded.scatter_add(1, top, moved).scatter_add(1, rival, -moved)
+def _largest_remainders(scaled: np.ndarray, top: np.ndarray, units: int) -> np.ndarray:
+    """Round (n, C) down, then hand the missing units to the largest remainders, the label kept."""
+    floor = np.floor(scaled)
+    missing = units - floor.sum(axis=1, keepdims=True)
+    order = (floor - scaled).argsort(axis=1, kind="stable")
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(order.shape[1])[None, :], axis=1)
+    rounded: np.ndarray = floor + (rank < missing)
+    # one unit goes from the class that ties with, or beats, the top class
+    rows, rival = np.arange(len(rounded)), rounded.argmax(axis=1)
+    moved = rival != top
+    rounded[rows[moved], top[moved]] += 1
+    rounded[rows[moved], rival[moved]] -= 1
+    return rounded

@@ -10,6 +10,7 @@ Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables 
 2024; Shin, Ramdas and Rinaldo, "E-detectors", 2023; Ville, 1939.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,10 +37,14 @@ class Evidence:
     bets: int = 16
 
     @cached_property
+    def _mean(self) -> np.ndarray:
+        """(F,) tolerated means."""
+        return np.asarray(self.tolerated)
+
+    @cached_property
     def _growth(self) -> np.ndarray:
         """(F, K) bets: geometric in (0, 1/m0), from a fortieth of the largest to just below it."""
-        largest = 0.98 / np.asarray(self.tolerated)
-        return largest[:, None] * np.geomspace(1 / 40, 1.0, self.bets)[None, :]
+        return (0.98 / self._mean)[:, None] * np.geomspace(1 / 40, 1.0, self.bets)[None, :]
 
     def initial(self) -> State:
         """No evidence, no rows, no alarm."""
@@ -55,20 +60,17 @@ class Evidence:
         In closed form, all rows at once: with L the running log growth of a bet and w_j the money
         entering at row j, log S_i = L_i + log(S_0 + sum over j <= i of w_j exp(-L_{j-1})).
         """
-        count = len(scores)
-        seen = int(state["rows"][0])
+        count, seen = len(scores), int(state["rows"][0])
         t = np.arange(seen + 1, seen + count + 1, dtype=np.float64)
         log_entering = -np.log(t) - np.log1p(t)  # (n,)
-        excess = scores - np.asarray(self.tolerated)  # (n, F)
+        excess = scores - self._mean  # (n, F)
         log_growth = np.log1p(excess[:, :, None] * self._growth).cumsum(axis=0)  # (n, F, K)
         banked = np.empty((count + 1, *log_growth.shape[1:]))
         banked[0] = state["log_wealth"]
         banked[1] = log_entering[0]
         banked[2:] = log_entering[1:, None, None] - log_growth[:-1]
         log_wealth = log_growth + np.logaddexp.accumulate(banked, axis=0)[1:]
-        peak = log_wealth.max(axis=(1, 2))  # (n,)
-        mean = peak + np.log(np.exp(log_wealth - peak[:, None, None]).mean(axis=(1, 2)))
-        level = np.clip(mean / -np.log(self.alpha), 0.0, 1.0)
+        level = np.minimum(np.maximum(self._log_mean(log_wealth) / -math.log(self.alpha), 0.0), 1.0)
         alarm = np.maximum.accumulate((level >= 1.0) | bool(state["alarm"][0]))
         after = {
             "log_wealth": log_wealth[-1],
@@ -76,3 +78,11 @@ class Evidence:
             "alarm": alarm[-1:].astype(np.uint8),
         }
         return after, np.where(alarm, 1.0, level), alarm
+
+    def _log_mean(self, log_wealth: np.ndarray) -> np.ndarray:
+        """(n,) log of the mean over scores and bets of (n, F, K) wealth."""
+        flat = log_wealth.reshape(len(log_wealth), -1)
+        peak = flat.max(axis=1)
+        total = np.exp(flat - peak[:, None]).sum(axis=1)
+        mean: np.ndarray = peak + np.log(total / flat.shape[1])
+        return mean

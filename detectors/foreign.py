@@ -46,11 +46,10 @@ class Foreign(Detector):
     components: PositiveInt = 50
 
     needs_calibration = True
-    _learned: dict[str, Tensor] = PrivateAttr(default_factory=dict)
+    _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
 
     def load(self, setup: Setup) -> None:
-        arrays = setup.calibration or {}
-        self._learned.update({k: torch.from_numpy(v).to(setup.device) for k, v in arrays.items()})
+        self._learned.update(setup.calibration or {})
 
     @property
     def enforces(self) -> bool:
@@ -69,13 +68,13 @@ class Foreign(Detector):
         return Evidence(tolerated=tuple(tolerated), alpha=self.alpha)
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
-        if not self.enforces:
-            return torch.zeros(len(query.clients), len(self._measures))
-        flags = [
-            _distance(m, self._learned, query.inputs, prediction) > self._learned[f"{m}.threshold"]
-            for m in self._measures
-        ]
-        return torch.stack(flags, dim=1).to(torch.float32)  # (B, F)
+        flags = np.zeros((len(query.clients), len(self._measures)), np.float32)
+        learned = self._learned
+        if learned:
+            for column, measure in enumerate(self._measures):
+                distance = _distance(measure, learned, query.inputs, prediction)
+                flags[:, column] = distance > learned[f"{measure}.threshold"]
+        return torch.from_numpy(flags)  # (B, F)
 
     def initial(self) -> State:
         return self._evidence.initial()
@@ -94,18 +93,12 @@ class Foreign(Detector):
                 f" {self.quantile:.0%} quantile; give at least 200, better 5,000"
             )
         even, odd = slice(0, None, 2), slice(1, None, 2)
-        learned: dict[str, Tensor] = {}
+        learned: dict[str, np.ndarray] = {}
         if "residual" in self.measures:
             learned |= _fit_residual(query.inputs[even], self.components)
         if "mahalanobis" in self.measures and prediction.features is not None:
             learned |= _fit_mahalanobis(prediction.features[even], prediction.values[even])
-        available = [
-            m
-            for m in self.measures
-            if m == "residual"
-            or (m == "mahalanobis" and prediction.features is not None)
-            or (m == "energy" and prediction.logits is not None)
-        ]
+        available = [m for m in self.measures if _shown(m, prediction)]
         if not available:
             raise CalibrationError(
                 f"detector '{self.name}': this victim shows no features and no logits;"
@@ -113,51 +106,80 @@ class Foreign(Detector):
             )
         for measure in available:
             held_out = _distance(measure, learned, query.inputs, prediction)[odd]
-            threshold = torch.quantile(held_out.double(), self.quantile)
+            threshold = np.quantile(held_out, self.quantile).astype(np.float32)
             flagged, total = int((held_out > threshold).sum()), len(held_out)
             upper = float(beta.ppf(0.99, flagged + 1, total - flagged))  # Clopper and Pearson, 1934
-            learned[f"{measure}.threshold"] = threshold.float()
-            learned[f"{measure}.tolerated"] = torch.tensor(min(self.margin * upper, 0.5))
-        return {name: tensor.cpu().numpy() for name, tensor in learned.items()}
+            learned[f"{measure}.threshold"] = threshold
+            learned[f"{measure}.tolerated"] = np.array(min(self.margin * upper, 0.5))
+        return learned
+
+
+def _shown(measure: Measure, prediction: Prediction) -> bool:
+    """Whether the victim shows what the measure needs."""
+    if measure == "residual":
+        return True
+    needed = prediction.features if measure == "mahalanobis" else prediction.logits
+    return needed is not None
 
 
 def _distance(
-    measure: Measure, learned: dict[str, Tensor], inputs: Tensor, prediction: Prediction
-) -> Tensor:
+    measure: Measure, learned: Calibration, inputs: Tensor, prediction: Prediction
+) -> np.ndarray:
     """(B,) distance from benign traffic; larger is stranger."""
     if measure == "residual":
-        centred = inputs.reshape(len(inputs), -1) - learned["residual.mean"]  # (B, d)
-        explained = centred @ learned["residual.components"].T  # (B, k)
-        return (centred.square().sum(dim=1) - explained.square().sum(dim=1)).clamp_min(0.0).sqrt()
+        centred = inputs.reshape(len(inputs), -1).numpy() - learned["residual.mean"]  # (B, d)
+        explained = centred @ learned["residual.components"]  # (B, k)
+        left = _square_norms(centred) - _square_norms(explained)
+        distance: np.ndarray = np.sqrt(np.maximum(left, 0.0))
+        return distance
     if measure == "mahalanobis":
         assert prediction.features is not None  # calibrated for this victim, which shows them
-        whitened = prediction.features @ learned["mahalanobis.whitening"]  # (B, D)
-        return torch.cdist(whitened, learned["mahalanobis.means"]).amin(dim=1)
+        whitened = prediction.features.numpy() @ learned["mahalanobis.whitening"]  # (B, D)
+        means = learned["mahalanobis.means"]  # (C', D)
+        inner = whitened @ means.T
+        square = _square_norms(whitened)[:, None] - 2 * inner + _square_norms(means)  # (B, C')
+        nearest: np.ndarray = np.sqrt(np.maximum(square.min(axis=1), 0.0))
+        return nearest
     assert prediction.logits is not None  # as above
-    return -prediction.logits.logsumexp(dim=1)
+    logits = prediction.logits.numpy()
+    peak = logits.max(axis=1)
+    energy: np.ndarray = -peak - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+    return energy
 
 
-def _fit_residual(inputs: Tensor, components: int) -> dict[str, Tensor]:
-    flat = inputs.reshape(len(inputs), -1)
-    mean = flat.mean(dim=0)
+def _square_norms(rows: np.ndarray) -> np.ndarray:
+    norms: np.ndarray = np.einsum("bd,bd->b", rows, rows)
+    return norms
+
+
+def _fit_residual(inputs: Tensor, components: int) -> dict[str, np.ndarray]:
+    flat = inputs.reshape(len(inputs), -1).double().numpy()
+    mean = flat.mean(axis=0)
     centred = flat - mean
-    _, vectors = torch.linalg.eigh((centred.T @ centred).double())  # (d, d), ascending
-    kept = min(components, len(flat) - 1, flat.shape[1])
+    _, vectors = np.linalg.eigh(centred.T @ centred)  # (d, d), ascending
+    # of few pixels at most half: where all are explained, only rounding would be left
+    kept = min(components, len(flat) - 1, flat.shape[1] // 2)
     return {
-        "residual.mean": mean,
-        "residual.components": vectors[:, -kept:].T.float().contiguous(),  # (k, d)
+        "residual.mean": mean.astype(np.float32),
+        "residual.components": np.ascontiguousarray(
+            vectors[:, flat.shape[1] - kept :], np.float32
+        ),  # (d, k)
     }
 
 
-def _fit_mahalanobis(features: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
+def _fit_mahalanobis(features: Tensor, probabilities: Tensor) -> dict[str, np.ndarray]:
     """Class means of the whitened features; the covariance is shrunk by a tenth towards its trace."""
-    labels = probabilities.argmax(dim=1)
-    present = torch.unique(labels)
-    means = torch.stack([features[labels == label].mean(dim=0) for label in present])  # (C', D)
-    centred = (features - means[torch.searchsorted(present, labels)]).double()
+    rows = features.double().numpy()
+    present, label = np.unique(probabilities.argmax(dim=1).numpy(), return_inverse=True)
+    means = np.stack(
+        [rows[label == index].mean(axis=0) for index in range(len(present))]
+    )  # (C', D)
+    centred = rows - means[label]
     covariance = centred.T @ centred / len(centred)
-    identity = torch.eye(len(covariance), dtype=torch.float64)
-    scale = covariance.diagonal().mean().clamp_min(1e-12)
-    lower = torch.linalg.cholesky(0.9 * covariance + 0.1 * scale * identity)
-    whitening = torch.linalg.inv(lower).T.float().contiguous()  # (D, D)
-    return {"mahalanobis.whitening": whitening, "mahalanobis.means": means @ whitening}
+    scale = max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    lower = np.linalg.cholesky(0.9 * covariance + 0.1 * scale * np.eye(len(covariance)))
+    whitening = np.linalg.inv(lower).T  # (D, D)
+    return {
+        "mahalanobis.whitening": np.ascontiguousarray(whitening, np.float32),
+        "mahalanobis.means": (means @ whitening).astype(np.float32),
+    }

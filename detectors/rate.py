@@ -1,10 +1,10 @@
 """Queries against a budget: how much of the rows that a thief needs has this client had."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from mantlet.plugin import Detector
@@ -27,8 +27,8 @@ class Rate(Detector):
     """
 
     type: Literal["rate"] = "rate"
-    rows: PositiveInt = 1_000_000
-    window_s: PositiveFloat = 30 * 86_400.0
+    rows: Annotated[int, Field(ge=1, le=10**15)] = 1_000_000
+    window_s: Annotated[float, Field(ge=1)] = 30 * 86_400.0
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         return torch.zeros(len(query.clients), 1)

@@ -76,6 +76,8 @@ class Defense(Plugin, ABC):
             Exception
         ) as error:  # any failure of a plug-in is the same failure: nothing is released
             raise PluginError(f"defense '{self.name}' raised {type(error).__name__}") from error
+        if not isinstance(answer, Prediction):
+            raise PluginError(f"defense '{self.name}' returned a {type(answer).__name__}")
         problem = self._broken_promise(prediction, answer)
         if problem:
             raise PluginError(f"defense '{self.name}' {problem}")
@@ -87,14 +89,13 @@ class Defense(Plugin, ABC):
                 f"returned {after.kind} {tuple(after.values.shape)}"
                 f" for {before.kind} {tuple(before.values.shape)}"
             )
-        if not bool(torch.isfinite(after.values).all()):
-            return "returned values that are not finite"
         if after.kind is not Kind.PROBABILITIES:
-            return None
+            finite = bool(torch.isfinite(after.values).all())
+            return None if finite else "returned values that are not finite"
         if not simplex.on_simplex(after.values):
             return "returned rows that are no probabilities"
-        moved = after.values.argmax(dim=1) != before.values.argmax(dim=1)
-        if self.keeps_top1 and bool(moved.any()):
+        tops = after.values.argmax(dim=1), before.values.argmax(dim=1)
+        if self.keeps_top1 and not torch.equal(*tops):
             return "declares that it keeps the top class and changed it"
         return None
 

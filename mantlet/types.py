@@ -1,5 +1,6 @@
 """The values that travel through the gateway: frozen, with slots, and few."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,7 +36,7 @@ class InputSpec:
     @property
     def size(self) -> int:
         """Numbers in one row."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import hmac
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,8 +25,17 @@ def create_admin(service: Service) -> Starlette:
         return JSONResponse({"error": "the admin token is missing or wrong"}, 401)
 
     async def metrics(request: Request) -> Response:
+        refusal = refused(request)
+        if refusal is not None:
+            return refusal
         service.metrics.ready.set(service.ready)
         body = generate_latest(service.metrics.registry)
-        return refused(request) or Response(body, media_type=CONTENT_TYPE_LATEST)
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/metrics", metrics)])
+    async def elsewhere(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return refused(request) or JSONResponse({"error": error.detail}, error.status_code)
+
+    return Starlette(
+        routes=[Route("/metrics", metrics)], exception_handlers={HTTPException: elsewhere}
+    )

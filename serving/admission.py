@@ -44,7 +44,7 @@ class Admission:
     ) -> None:
         self._identity = identity
         self._keys = keys
-        self._secret = blake2b(secret, digest_size=32, person=b"client").digest()
+        self._secret = secret
         self._counters = counters
         self._counting = FixedWindowRateLimiter(counters)
         self._requests = {name: _items(tier.requests) for name, tier in tiers.items()}
@@ -83,8 +83,9 @@ class Admission:
         if known is None:
             if len(self._clients) >= 100_000:
                 self._clients.clear()
-            digest = blake2b(name.encode(), digest_size=16, key=self._secret).hexdigest()
-            known = Client(digest, name, tier if tier in self._rows else "default")
+            known = Client(
+                client_id(self._secret, name), name, tier if tier in self._rows else "default"
+            )
             self._clients[name, tier] = known
         return known
 
@@ -123,6 +124,12 @@ class Admission:
             )
         for item, who in items:
             self._counting.hit(item, unit, who, cost=cost)
+
+
+def client_id(secret: bytes, name: str) -> str:
+    """The keyed hash by which a client is known: stable over restarts, meaningless elsewhere."""
+    key = blake2b(secret, digest_size=32, person=b"client").digest()
+    return blake2b(name.encode(), digest_size=16, key=key).hexdigest()
 
 
 def _items(text: str | None) -> list[limits.RateLimitItem]:

@@ -8,7 +8,7 @@ import orjson
 from mantlet.errors import RequestError
 from mantlet.types import InputSpec, Released
 from serving import decoding
-from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json
+from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
 from serving.service import Service
 
 NPY = "application/x-npy"
@@ -29,7 +29,7 @@ class Predict:
         client = self._service.identify(scope, headers)
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
-        spec = gateway.pipeline.victim.input
+        spec = gateway.input
         rows = _decode(headers, body, spec, gateway.queue.max_rows_per_request)
         released = await gateway.answer(client, rows)
         await _encode(send, released, headers.get("accept", ""))
@@ -74,14 +74,21 @@ class ListModels:
 
 
 class ModelStatus:
-    """``GET /v1/models/{model}``: name and readiness, as V1 clients ask."""
+    """``GET /v1/models/{model}``: name and readiness, 200 or 503, as V1 clients ask."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path_params"]["model"]
-        if ":" in name:
+        if name.endswith(":predict"):
             raise RequestError(405, "this path takes POST", headers={"Allow": "POST"})
         self._service.known(name)
-        await reply_json(send, {"name": name, "ready": self._service.ready})
+        await reply_ready(send, {"name": name, "ready": self._service.model_ready(name)})
+
+
+class Alive:
+    """``GET /``: how V1 clients ask whether the process answers."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await reply_json(send, {"status": "alive"})

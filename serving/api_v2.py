@@ -1,6 +1,8 @@
 """The Open Inference Protocol, V2: JSON and the binary tensor extension."""
 
 import math
+import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +15,13 @@ from mantlet.errors import RequestError
 from mantlet.types import InputSpec, Kind, Released
 from serving import decoding
 from serving.decoding import bad
-from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json
+from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
 from serving.gateway import Gateway
 from serving.service import Service
 
 BINARY = "application/octet-stream"
 HEADER_LENGTH = "inference-header-content-length"
+LENGTH = re.compile("[0-9]{1,12}")
 DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 DATATYPES = {Kind.PROBABILITIES: "FP32", Kind.LABELS: "INT64"}
 # ids and names beyond this are no ids and names
@@ -61,7 +64,7 @@ def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway) -> Ask:
     inputs = request.get("inputs")
     if not (isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)):
         raise bad("'inputs' must be a list with the model's one input tensor")
-    spec = gateway.pipeline.victim.input
+    spec = gateway.input
     rows = _rows(inputs[0], tail, spec, gateway.queue.max_rows_per_request)
     return Ask(rows, identity, _wants_binary(request, gateway))
 
@@ -76,7 +79,7 @@ def _cut(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
                 415, f"Content-Type '{kind[:80]}' is not taken; send {JSON}", reason="media_type"
             )
         return body, b""
-    if not (length.isdigit() and int(length) <= len(body)):
+    if not LENGTH.fullmatch(length) or int(length) > len(body):
         raise bad(
             f"Inference-Header-Content-Length is '{length[:20]}', but the body has {len(body)} bytes"
         )
@@ -95,7 +98,7 @@ def _rows(tensor: Mapping[str, Any], tail: bytes, spec: InputSpec, max_rows: int
     if not (isinstance(shape, list) and shape and all(type(axis) is int for axis in shape)):
         raise bad("'shape' must be a list of whole numbers")
     if tuple(shape[1:]) != spec.shape:
-        raise bad(f"the input has shape {_short(shape)}; wanted {['n', *spec.shape]}")
+        raise bad(f"the input has shape {_short(shape)}; wanted {decoding.batch_of(spec)}")
     decoding.check_rows(shape[0], max_rows)
     size = _parameters(tensor).get("binary_data_size")
     if size is not None:
@@ -120,12 +123,12 @@ def _from_binary(tail: bytes, size: object, shape: list[int], datatype: str) -> 
 def _from_json(data: object, shape: list[int]) -> np.ndarray:
     if not isinstance(data, list):
         raise bad("'data' must be a list of numbers, flat or nested")
-    if len(data) not in (shape[0], math.prod(shape)):
-        raise bad(f"'data' has {len(data)} elements; shape {shape} takes {math.prod(shape)}")
-    array = decoding.numbers_from_lists(data, "'data'")
-    if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != tuple(shape)):
-        raise bad(f"'data' has shape {list(array.shape)}, but 'shape' says {shape}")
-    return array.reshape(shape)
+    nested = bool(data) and isinstance(data[0], list)
+    wanted = shape[0] if nested else math.prod(shape)
+    if len(data) != wanted:
+        raise bad(f"'data' has {len(data)} elements; shape {shape} takes {wanted}")
+    inner = tuple(shape[1:]) if nested else ()
+    return decoding.numbers_from_lists(data, inner, "'data'").reshape(shape)
 
 
 def _wants_binary(request: Mapping[str, Any], gateway: Gateway) -> bool:
@@ -196,12 +199,12 @@ class Ready:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path_params"]
-        about = {}
         if "model" in path:
             self._service.known(path["model"], path.get("version"))
-            about = {"name": path["model"]}
-        ready = self._service.ready
-        await reply_json(send, about | {"ready": ready}, status=200 if ready else 503)
+            ready = self._service.model_ready(path["model"])
+            await reply_ready(send, {"name": path["model"], "ready": ready})
+            return
+        await reply_ready(send, {"ready": self._service.ready})
 
 
 class ModelMetadata:
@@ -214,7 +217,7 @@ class ModelMetadata:
         path = scope["path_params"]
         gateway = self._service.gateway(path["model"], path.get("version"))
         self._service.identify(scope, headers_of(scope))
-        spec, kind = gateway.pipeline.victim.input, gateway.answer_kind
+        spec, kind = gateway.input, gateway.answer_kind
         shape = [-1, gateway.pipeline.victim.classes] if kind is not Kind.LABELS else [-1]
         about = {
             "name": gateway.name,
@@ -227,5 +230,5 @@ class ModelMetadata:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """What a client sent, for its error message: however long or deep it is."""
+    return reprlib.repr(value)

@@ -54,6 +54,7 @@ def routes(service: Service) -> list[Route]:
         ("GET", "/v2/models/{model}/versions/{version}", metadata),
         ("GET", "/v2/models/{model}/ready", ready),
         ("GET", "/v2/models/{model}/versions/{version}/ready", ready),
+        ("GET", "/", api_v1.Alive()),
         ("GET", "/v1/models", api_v1.ListModels(service)),
         ("GET", "/v1/models/{model}", api_v1.ModelStatus(service)),
     ]

@@ -36,7 +36,9 @@ def read(path: Path) -> tuple[dict[str, Calibration], str]:
 
 def write(path: Path, learned: Mapping[str, Calibration], fingerprint: str) -> None:
     """Write what `read` reads."""
-    arrays = {f"{d}/{f}": np.ascontiguousarray(a) for d, c in learned.items() for f, a in c.items()}
+    arrays = {
+        f"{d}/{f}": np.asarray(a, order="C") for d, c in learned.items() for f, a in c.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"victim": fingerprint, "format": "mantlet-calibration-1"}
     path.write_bytes(save(arrays, about))

@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,14 @@ from mantlet.errors import RequestError
 from mantlet.types import InputSpec
 
 PICTURE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER_BYTES = 4096
+NPY_FIELDS = (
+    re.compile(r"""['"]descr['"]\s*:\s*['"]([^'"]{2,8})['"]"""),
+    re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b"""),
+    re.compile(r"""['"]shape['"]\s*:\s*\(([0-9, ]{0,80})\)"""),
+)
+NPY_TAKEN = re.compile(r"[<>=|]?(f[248]|u1)")
 
 
 def bad(message: str) -> RequestError:
@@ -25,7 +34,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise bad(f"the body is no JSON: {error}") from None
+        hint = "; NaN and Infinity are no JSON" if b"NaN" in body or b"Infinity" in body else ""
+        raise bad(f"the body is no JSON: {error}{hint}") from None
     if not isinstance(value, dict):
         raise bad(f"the body is a JSON {_json_name(value)}; an object is wanted")
     return value
@@ -45,7 +55,6 @@ def rows_from_lists(values: object, spec: InputSpec, max_rows: int) -> np.ndarra
     """(n, *shape) float32 of nested lists.
 
     Takes each row in the victim's shape, flat, or, of grey pictures, without the axis of one channel.
-    The first row is measured before anything is built, so that lists of a wrong depth cost nothing.
     """
     if not isinstance(values, list):
         raise bad(f"'instances' is a JSON {_json_name(values)}; a list of rows is wanted")
@@ -54,21 +63,23 @@ def rows_from_lists(values: object, spec: InputSpec, max_rows: int) -> np.ndarra
     if shape not in _accepted_shapes(spec):
         wanted = " or ".join(str(list(s)) for s in _accepted_shapes(spec))
         raise bad(f"the first row has shape {list(shape)}; wanted {wanted}")
-    array = numbers_from_lists(values, "'instances'")
-    if array.shape != (len(values), *shape):
-        raise bad(f"'instances' is ragged: not all rows have shape {list(shape)}")
-    return checked(array.reshape(len(values), *spec.shape), spec)
+    numbers = numbers_from_lists(values, shape, "'instances'")
+    return checked(numbers.reshape(len(values), *spec.shape), spec)
 
 
-def numbers_from_lists(values: object, what: str) -> np.ndarray:
-    """An array of nested lists of numbers; 400 when they are ragged or hold anything else."""
-    try:
-        array = np.array(values)
-    except (ValueError, TypeError, OverflowError):
-        raise bad(f"{what} is ragged, or holds something that is no number") from None
-    if array.dtype.kind not in "fiu":
-        raise bad(f"{what} holds something that is no number")
-    return array
+def numbers_from_lists(items: list[Any], shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Flat float64 of lists of lists, each item of which must have ``shape``; 400 for anything else.
+
+    Lists are measured level by level before they are joined, and numpy never guesses a type: neither
+    lists of a wrong depth nor texts among the numbers cost more than a look at them.
+    """
+    for length in shape:
+        if set(map(type, items)) != {list} or set(map(len, items)) != {length}:
+            raise bad(f"{what} is ragged: not all of it has shape {list(shape)}")
+        items = list(chain.from_iterable(items))
+    for odd in set(map(type, items)) - {int, float}:
+        raise bad(f"{what} holds a JSON {_json_name(odd())} where a number is wanted")
+    return np.array(items, dtype=np.float64)
 
 
 def _accepted_shapes(spec: InputSpec) -> list[tuple[int, ...]]:
@@ -90,30 +101,45 @@ def _shape_of_first(row: object) -> tuple[int, ...]:
 def rows_from_npy(body: bytes, spec: InputSpec, max_rows: int) -> np.ndarray:
     """(n, *shape) float32 of a .npy body: floats as they are, uint8 divided by 255.
 
-    The header is checked against the body's length before an array is made; pickles are refused.
+    The header is read without evaluating it, and checked against the body's length before an array is
+    made; pickles are refused.
     """
-    stream = io.BytesIO(body)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read(stream, max_header_size=NPY_HEADER_BYTES)
-    except (ValueError, KeyError, EOFError, TypeError, SyntaxError) as error:
-        raise bad(f"the body is no .npy file of version 1 or 2: {str(error)[:100]}") from None
-    if dtype.hasobject or dtype.kind not in "fu" or (dtype.kind == "u" and dtype != np.uint8):
-        raise bad(f"the array holds {dtype}; send float32 or uint8, without pickled objects")
+    header, data = _cut_npy(body)
+    descr, order, axes = (_npy_field(header, field) for field in NPY_FIELDS)
+    if not NPY_TAKEN.fullmatch(descr):
+        raise bad(f"the array holds {descr}; send float32 or uint8, without pickled objects")
+    dtype = np.dtype(descr)
+    shape = tuple(map(int, re.findall("[0-9]+", axes)))
     shape = (1, *shape) if shape in _accepted_shapes(spec) else shape
     if not shape or shape[1:] not in _accepted_shapes(spec):
-        raise bad(f"the array has shape {list(shape)}; wanted {['n', *spec.shape]}")
+        raise bad(f"the array has shape {list(shape)}; wanted {batch_of(spec)}")
     check_rows(shape[0], max_rows)
-    data = body[stream.tell() :]
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise bad(f"the header says {list(shape)} {dtype}, but {len(data)} bytes follow")
-    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "True" else "C")
     scaled = array / np.float32(255) if dtype == np.uint8 else array
     return checked(scaled.reshape(shape[0], *spec.shape), spec)
+
+
+def _cut_npy(body: bytes) -> tuple[str, memoryview]:
+    """Header and data of a .npy file."""
+    if not body.startswith(NPY_MAGIC):
+        raise bad("the body is no .npy file: it does not begin as one")
+    version = tuple(body[6:8])
+    if version not in ((1, 0), (2, 0)):
+        raise bad(f"the body is a .npy file of version {version}; send version 1 or 2")
+    start = 10 if version == (1, 0) else 12
+    stop = start + int.from_bytes(body[8:start], "little")
+    if not stop - start <= NPY_HEADER_BYTES:
+        raise bad(f"the .npy header has {stop - start} bytes; at most {NPY_HEADER_BYTES} are read")
+    return body[start:stop].decode("latin-1"), memoryview(body)[stop:]
+
+
+def _npy_field(header: str, field: re.Pattern[str]) -> str:
+    found = field.search(header)
+    if found is None:
+        raise bad("the .npy header lacks 'descr', 'fortran_order' or 'shape' of a plain array")
+    return found[1]
 
 
 def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) -> np.ndarray:
@@ -131,6 +157,10 @@ def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) ->
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32)
     except RequestError:
         raise
+    except Image.DecompressionBombError:
+        raise bad(
+            f"the picture has far too many pixels; this model takes {width}x{height}"
+        ) from None
     except Exception as error:  # Pillow raises a dozen kinds for hostile bytes; all mean the same
         kind = type(error).__name__
         raise bad(f"the body is no whole {' or '.join(formats)} picture ({kind})") from None
@@ -139,11 +169,9 @@ def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) ->
 
 
 def checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Contiguous float32 that is finite and within the victim's range."""
-    with np.errstate(
-        over="ignore"
-    ):  # what is too large for float32 becomes inf and is refused below
-        rows = np.ascontiguousarray(array, dtype=np.float32)
+    """Contiguous float32 of its own that is finite and within the victim's range."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf and is refused below
+        rows = np.array(array, dtype=np.float32, order="C")
     low, high = float(rows.min()), float(rows.max())  # NaN and inf show in the extremes
     if not (math.isfinite(low) and math.isfinite(high)):
         raise bad("the values are not all finite; NaN and Infinity are not taken")
@@ -153,6 +181,15 @@ def checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
             f" {spec.low} to {spec.high} (divide pixels by 255?)"
         )
     return rows
+
+
+def batch_of(spec: InputSpec) -> str:
+    """The shape of n rows, for people.
+
+    >>> batch_of(InputSpec((1, 28, 28)))
+    '[n, 1, 28, 28]'
+    """
+    return f"[{', '.join(['n', *map(str, spec.shape)])}]"
 
 
 def _json_name(value: object) -> str:

@@ -108,9 +108,16 @@ async def reply(
     await send({"type": "http.response.body", "body": body})
 
 
-async def reply_json(send: Send, value: object, *, status: int = 200) -> None:
+async def reply_json(send: Send, value: object) -> None:
     """Send a value as JSON; numpy arrays are written as nested lists."""
-    await reply(send, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status=status)
+    await reply(send, orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+async def reply_ready(send: Send, about: Mapping[str, object]) -> None:
+    """Send readiness: 200, or 503 with ``Retry-After``."""
+    ready = bool(about["ready"])
+    wait = {} if ready else {"Retry-After": "1"}
+    await reply(send, orjson.dumps(about), status=200 if ready else 503, headers=wait)
 
 
 async def reply_error(send: Send, error: RequestError) -> None:

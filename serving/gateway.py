@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 import structlog
 import torch
+from prometheus_client import Histogram
 
 from mantlet.errors import MantletError, RequestError, StoreError, VictimTimeout
 from mantlet.types import Kind, Prediction, Query, Released
@@ -21,6 +22,7 @@ from serving.stores.base import Entry, Store
 log = structlog.get_logger(__name__)
 ATTEMPTS = 5
 STANDINGS = 100_000
+STAGES = ("predict", "score", "load", "respond", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,11 @@ class Gateway:
     ) -> None:
         self.name = name
         self.pipeline = pipeline
+        self.input = pipeline.victim.input
         self.store = store
         self.admission = admission
         self.queue = queue
-        self.metrics = metrics
+        self._seen = _Observed(metrics, name, [d.name for d in pipeline.detectors])
         self._clock = clock
         self._retry_after = str(max(1, round(queue.retry_after_s)))
         self._denied_until: dict[str, float] = {}
@@ -104,7 +107,7 @@ class Gateway:
         rows = len(inputs)
         self.admission.charge(client, rows)
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
-        self.metrics.rows.labels(self.name).inc(rows)
+        self._seen.rows.inc(rows)
         try:
             return await self.batcher.submit(Job(client, inputs), rows, deadline)
         except RequestError as error:
@@ -125,7 +128,7 @@ class Gateway:
         """Fail closed: the client learns that there is no answer, the log why."""
         log.error("failed_closed", model=self.name, kind=type(error).__name__, error=str(error))
         if isinstance(error, StoreError):
-            self.metrics.store_errors.inc()
+            self._seen.store_errors.inc()
         return RequestError(
             503,
             "no answer can be given now; try again later",
@@ -141,14 +144,14 @@ class Gateway:
             job.client.id for job, size in zip(jobs, sizes, strict=True) for _ in range(size)
         ]
         query = Query(clients, torch.from_numpy(inputs), self._clock())
-        stages = _Stages(self.metrics, self.name)
+        stages = _Stages(self._seen.stages)
         with torch.inference_mode():
             prediction = self.pipeline.predict(query)
             stages.end("predict")
             scores = self.pipeline.score(query, prediction)
             stages.end("score")
             outcome = self._respond(query, prediction, scores, stages)
-        self.metrics.batch_rows.labels(self.name).observe(len(clients))
+        self._seen.batch_rows.observe(len(clients))
         self._note(query, outcome)
         return _split(outcome, sizes)
 
@@ -172,7 +175,7 @@ class Gateway:
             stages.end("store")
             if not lost:
                 return outcome
-            self.metrics.lost_races.inc()
+            self._seen.lost_races.inc()
         raise StoreError(f"lost the race for {len(lost)} clients {ATTEMPTS} times")
 
     def _key(self, client: str) -> str:
@@ -180,15 +183,12 @@ class Gateway:
 
     def _note(self, query: Query, outcome: Outcome) -> None:
         """Remember refusals for admission; tell metrics and log of new alarms."""
-        if bool(outcome.denied.any()):
-            for row in outcome.denied.nonzero()[:, 0].tolist():
-                client = query.clients[row]
-                self._denied_until[client] = _end_of_refusal(outcome.memories[client])
+        for row in outcome.denied.nonzero()[0].tolist():
+            client = query.clients[row]
+            self._denied_until[client] = _end_of_refusal(outcome.memories[client])
         for name, signal in outcome.signals.items():
-            self.metrics.suspicion.labels(self.name, name).observe(float(signal.suspicion.max()))
-            if not bool(signal.alarm.any()):
-                continue
-            for row in signal.alarm.nonzero()[:, 0].tolist():
+            self._seen.suspicion[name].observe(float(signal.suspicion.numpy().max()))
+            for row in signal.alarm.numpy().nonzero()[0].tolist():
                 self._note_alarm(query.clients[row], name)
 
     def _note_alarm(self, client: str, detector: str) -> None:
@@ -198,7 +198,7 @@ class Gateway:
         if len(self._alarmed) >= STANDINGS:
             self._alarmed.clear()
         self._alarmed[mark] = None
-        self.metrics.alarms.labels(self.name, detector).inc()
+        self._seen.alarms[detector].inc()
         log.warning("alarm", model=self.name, client=client, detector=detector)
 
     def close(self) -> None:
@@ -207,15 +207,28 @@ class Gateway:
         self.pipeline.victim.close()
 
 
+class _Observed:
+    """The metrics of one model, found once: to look up a label costs more than to count."""
+
+    def __init__(self, metrics: Metrics, model: str, detectors: Sequence[str]) -> None:
+        self.rows = metrics.rows.labels(model)
+        self.batch_rows = metrics.batch_rows.labels(model)
+        self.store_errors = metrics.store_errors
+        self.lost_races = metrics.lost_races
+        self.stages = {stage: metrics.stage_s.labels(model, stage) for stage in STAGES}
+        self.suspicion = {name: metrics.suspicion.labels(model, name) for name in detectors}
+        self.alarms = {name: metrics.alarms.labels(model, name) for name in detectors}
+
+
 class _Stages:
     """Observes how long each stage of a batch took."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self._metrics, self._model, self._since = metrics, model, perf_counter()
+    def __init__(self, stages: Mapping[str, Histogram]) -> None:
+        self._stages, self._since = stages, perf_counter()
 
     def end(self, stage: str) -> None:
         now = perf_counter()
-        self._metrics.stage_s.labels(self._model, stage).observe(now - self._since)
+        self._stages[stage].observe(now - self._since)
         self._since = now
 
 

@@ -45,6 +45,7 @@ def _document(models: tuple[str, ...], is_open: bool) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Mantlet", "version": __version__},
         "paths": {
+            "/": {"get": _operation("Alive", "#/components/schemas/Alive", [], [])},
             "/v1/models": {"get": _operation("Models", "#/components/schemas/Models", [], [])},
             "/v1/models/{model}": {"get": ready | {"summary": "Status of a model"}},
             "/v1/models/{model}:predict": {
@@ -146,6 +147,7 @@ SCHEMAS: Json = {
     "Server": _object(
         ["name", "version", "extensions"], name=TEXT, version=TEXT, extensions=_list(TEXT)
     ),
+    "Alive": _object(["status"], status={"const": "alive"}),
     "Live": _object(["live"], live={"type": "boolean"}),
     "Ready": _object(["ready"], ready={"type": "boolean"}, name=TEXT),
     "ModelMetadata": _object(

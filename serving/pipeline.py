@@ -20,8 +20,8 @@ from serving.policy import Level, level_of_rows
 Memory = Mapping[str, State]
 """What is remembered of one client: a state a detector, and ``policy`` with the end of a refusal."""
 
-Scores = Mapping[str, Tensor]
-"""Every detector's (B, F) scores of a query."""
+Scores = Mapping[str, np.ndarray]
+"""Every detector's (B, F) float64 scores of a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class Outcome:
     released: Released
     memories: Mapping[str, Memory]
     signals: Mapping[str, Signal]
-    levels: Tensor
-    denied: Tensor
+    levels: np.ndarray
+    denied: np.ndarray
 
     def rows(self, start: int, stop: int) -> Released | None:
         """What may leave of a run of rows: nothing when any of them is denied."""
-        if bool(self.denied[start:stop].any()):
+        if self.denied[start:stop].any():
             return None
         return Released(replace(self.released, values=self.released.values[start:stop]))
 
@@ -59,6 +59,10 @@ class Pipeline:
         everything = Level(name="all", defenses=tuple(d.name for d in defenses))
         self.levels = tuple(levels) or (everything,)
         self.answer = answer
+        self._asks = {
+            d.name: np.array([d.name in level.defenses for level in self.levels]) for d in defenses
+        }
+        self._deny_s = np.array([level.deny_s or 0.0 for level in self.levels])
 
     def run(self, query: Query, memories: Mapping[str, Memory]) -> Outcome:
         """Predict, score and respond: all that happens between decoding and encoding."""
@@ -74,9 +78,10 @@ class Pipeline:
                 f"the victim answered {len(values)} rows of {prediction.kind}"
                 f" to {rows} rows; wanted {self.victim.kind}"
             )
-        if prediction.kind is Kind.PROBABILITIES and not simplex.on_simplex(values):
-            raise VictimError("the victim answered rows that are no probabilities")
-        if not bool(torch.isfinite(values).all()):
+        if prediction.kind is Kind.PROBABILITIES:
+            if not simplex.on_simplex(values):
+                raise VictimError("the victim answered rows that are no probabilities")
+        elif not bool(torch.isfinite(values).all()):
             raise VictimError("the victim answered values that are not finite")
         return prediction
 
@@ -92,9 +97,9 @@ class Pipeline:
                 raise _plugin_error(
                     detector, f"scored {tuple(rows.shape)} for {len(query.clients)} rows"
                 )
-            if not bool(torch.isfinite(rows).all()):
+            scores[detector.name] = rows.detach().cpu().numpy().astype(np.float64)
+            if not np.isfinite(scores[detector.name]).all():
                 raise _plugin_error(detector, "scored values that are not finite")
-            scores[detector.name] = rows
         return scores
 
     def respond(
@@ -105,7 +110,7 @@ class Pipeline:
         enforcing = {d.name: signals[d.name] for d in self.detectors if d.enforces}
         levels = level_of_rows(self.levels, enforcing, len(query.clients))
         defended = self._defend(prediction, query, signals, levels)
-        deny_s = torch.tensor([level.deny_s or 0.0 for level in self.levels])[levels]
+        deny_s = self._deny_s[levels]  # (B,)
         return Outcome(
             released=self._release(defended),
             memories=_remember_refusals(after, query, deny_s),
@@ -117,13 +122,11 @@ class Pipeline:
     def _fold(
         self, query: Query, scores: Scores, memories: Mapping[str, Memory]
     ) -> tuple[dict[str, Signal], dict[str, Memory]]:
-        rows_of: dict[str, list[int]] = {}
-        for row, client in enumerate(query.clients):
-            rows_of.setdefault(client, []).append(row)
+        rows_of = _rows_by_client(query.clients)
         after: dict[str, dict[str, State]] = {c: dict(memories.get(c, {})) for c in rows_of}
         signals = {}
         for detector in self.detectors:
-            own = scores[detector.name].double().cpu().numpy()
+            own = scores[detector.name]
             suspicion, alarm = np.zeros(len(own)), np.zeros(len(own), dtype=bool)
             for client, rows in rows_of.items():
                 state = after[client].get(detector.name) or detector.initial()
@@ -144,16 +147,19 @@ class Pipeline:
         return signals, dict(after)
 
     def _defend(
-        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal], levels: Tensor
+        self,
+        prediction: Prediction,
+        query: Query,
+        signals: Mapping[str, Signal],
+        levels: np.ndarray,
     ) -> Prediction:
         """Each defense in order, on the rows whose level asks for it."""
         for defense in self.defenses:
-            asks = torch.tensor([defense.name in level.defenses for level in self.levels])
-            wanted = asks[levels]  # (B,)
-            if bool(wanted.all()):
+            wanted = self._asks[defense.name][levels]  # (B,)
+            if wanted.all():
                 prediction = defense(prediction, query, signals)
-            elif bool(wanted.any()):
-                rows = wanted.nonzero()[:, 0]
+            elif wanted.any():
+                rows = torch.from_numpy(wanted.nonzero()[0])
                 defended = defense(*_select(rows, prediction, query, signals))
                 values = prediction.values.index_copy(0, rows, defended.values)
                 prediction = replace(prediction, values=values)
@@ -165,6 +171,16 @@ class Pipeline:
         if self.answer == "labels":
             return Released(Prediction(values.argmax(dim=1), Kind.LABELS))
         return Released(Prediction(values, prediction.kind))
+
+
+def _rows_by_client(clients: Sequence[str]) -> dict[str, list[int] | slice]:
+    """Which rows each client sent, in order; one slice where all are of one client."""
+    if clients.count(clients[0]) == len(clients):
+        return {clients[0]: slice(None)}
+    rows_of: dict[str, list[int]] = {}
+    for row, client in enumerate(clients):
+        rows_of.setdefault(client, []).append(row)
+    return dict(rows_of)
 
 
 def _select(
@@ -183,9 +199,9 @@ def _select(
 
 
 def _remember_refusals(
-    memories: dict[str, Memory], query: Query, deny_s: Tensor
+    memories: dict[str, Memory], query: Query, deny_s: np.ndarray
 ) -> dict[str, Memory]:
-    for row in (deny_s > 0).nonzero()[:, 0].tolist():
+    for row in deny_s.nonzero()[0].tolist():
         client = query.clients[row]
         until = np.array([query.at + float(deny_s[row])])
         memories[client] = {**memories[client], "policy": {"denied_until": until}}

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-import torch
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
-from torch import Tensor
 
 from mantlet.types import Signal
 
@@ -26,18 +25,17 @@ class Level(BaseModel):
     deny_s: PositiveFloat | None = None
 
 
-def level_of_rows(levels: Sequence[Level], signals: Mapping[str, Signal], rows: int) -> Tensor:
+def level_of_rows(levels: Sequence[Level], signals: Mapping[str, Signal], rows: int) -> np.ndarray:
     """(B,) index of the last level of the list that holds for each row.
 
     The suspicion of a row is the largest of all detectors that enforce.
     """
-    suspicion = torch.zeros(rows)
-    alarm = torch.zeros(rows, dtype=torch.bool)
+    suspicion = np.zeros(rows)
+    alarm = np.zeros(rows, dtype=bool)
     for signal in signals.values():
-        suspicion = torch.maximum(suspicion, signal.suspicion)
-        alarm = alarm | signal.alarm
-    chosen = torch.zeros(rows, dtype=torch.int64)
+        suspicion = np.maximum(suspicion, signal.suspicion.numpy())
+        alarm |= signal.alarm.numpy()
+    chosen = np.zeros(rows, dtype=np.int64)
     for index, level in enumerate(levels):
-        holds = alarm if level.alarm else suspicion >= level.suspicion
-        chosen = torch.where(holds, index, chosen)
+        chosen[alarm if level.alarm else suspicion >= level.suspicion] = index
     return chosen

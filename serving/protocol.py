@@ -1,6 +1,7 @@
 """The HTTP parser's bounds that uvicorn lacks: header size, header count, time to send headers."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -21,13 +22,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = True
+    _begun = False
     _refused = False
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > self.bounds.max_connections:
-            self._refuse(503, "too many connections; try again later")
+            self._refuse(503, "too many connections; try again later", b"retry-after: 1\r\n")
             return
         self._wait_for_headers()
 
@@ -39,17 +41,42 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._head_bytes += len(data)
-        super().data_received(data)
-        if not self._in_head or self._refused:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
             return
-        if self._head_bytes > self.bounds.max_header_bytes:
+        except httptools.HttpParserError:
+            self._refuse(400, "this is no HTTP/1.1 request")
+            return
+        if self._in_head and self._head_bytes > self.bounds.max_header_bytes:
             self._too_large()
-        elif self._patience is None and self._head_bytes:
+        elif self._patience is None:
+            self._wait_for_the_rest()
+
+    def _wait_for_the_rest(self) -> None:
+        """Of headers, or of a body that nobody reads since its request was answered without it."""
+        if self._in_head and self._head_bytes:
             self._wait_for_headers()
+        elif not self._in_head and self.cycle.response_complete:
+            self._wait(self.bounds.body_timeout_s, self.transport.close)
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Serve a request that offers HTTP/2 as if it did not; the parser would lose its body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(400, "this is no proxy")
+            return
+        kept = [h for h in self.headers if h[0] not in (b"upgrade", b"connection")]
+        self.parser = httptools.HttpRequestParser(self)
+        self._head_bytes = 0
+        lines = [b"%s %s HTTP/1.1" % (method, self.url), *(b"%s: %s" % h for h in kept), b"", rest]
+        self.data_received(b"\r\n".join(lines))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -66,24 +93,31 @@ class BoundedProtocol(HttpToolsProtocol):
             raise httptools.HttpParserError("headers over the limit")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        if self.parser.should_upgrade():
+            return
+        self._in_head = self._begun = False
         self._stop_waiting()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._head_bytes = 0  # what follows in the same packet is counted by its own headers
+        self._in_head = True
         super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        if not self._refused:
-            self._refuse(400, "this is no HTTP/1.1 request")
+        if self.cycle.response_complete:  # uvicorn began to wait when it answered, not now
+            self._stop_waiting()
+            self._wait_for_headers()
 
     def _too_large(self) -> None:
         limits = f"{self.bounds.max_headers} headers and {self.bounds.max_header_bytes} bytes"
         self._refuse(431, f"the headers are over the limit of {limits}")
 
     def _wait_for_headers(self) -> None:
-        self._patience = self.loop.call_later(self.bounds.header_timeout_s, self._too_slow)
+        self._wait(self.bounds.header_timeout_s, self._too_slow)
+
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        self._patience = self.loop.call_later(seconds, then)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -91,18 +125,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._patience = None
 
     def _too_slow(self) -> None:
-        if self._head_bytes:
+        if self._begun:
             self._refuse(408, f"the headers took over {self.bounds.header_timeout_s:g} s")
         else:
             self.transport.close()
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, header: bytes = b"") -> None:
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
+        if self._in_head and self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # earlier requests are answered first; then it ends
+            return
         body = orjson.dumps({"error": message})
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
+        self.transport.write(STATUS_LINE[status] + header + head % len(body) + b"\r\n" + body)
         self.transport.close()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import multiprocessing
 import os
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 import structlog
 import torch
 import uvicorn
+from threadpoolctl import threadpool_limits
 
 from mantlet.errors import ConfigError, MantletError, VictimError
 from serving import build, logs
@@ -81,6 +83,7 @@ def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]
     """One process: worker ``number`` has its admin port that many above the configured one."""
     logs.configure(settings.log_level)
     torch.set_num_threads(settings.threads)
+    threadpool_limits(settings.threads)
     # the batch thread must get the interpreter back soon after a forward pass
     sys.setswitchinterval(0.0005)
     listen, admin = settings.listen, settings.admin
@@ -181,6 +184,8 @@ async def _load_models(
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), RETRY_S)
     if service.ready:
+        gc.collect()
+        gc.freeze()  # what is loaded stays: the collector need not walk through it again
         log.info("ready", models=sorted(service.gateways))
         when_ready()
 

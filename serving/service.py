@@ -29,6 +29,10 @@ class Service:
         """Every model of the config is loaded, and no drain has begun."""
         return not self.draining and self.gateways.keys() == self.settings.models.keys()
 
+    def model_ready(self, name: str) -> bool:
+        """This model is loaded, and no drain has begun."""
+        return not self.draining and name in self.gateways
+
     def known(self, name: str, version: str | None = None) -> None:
         """404 for a model, or a version of it, that the config does not have."""
         if name not in self.settings.models:

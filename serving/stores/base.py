@@ -46,7 +46,7 @@ class Store(Protocol):
 def pack(memory: Memory) -> bytes:
     """A memory as bytes: arrays and names, nothing that runs."""
     arrays = {
-        f"{plugin}/{field}": np.ascontiguousarray(array)
+        f"{plugin}/{field}": np.asarray(array, order="C")
         for plugin, state in memory.items()
         for field, array in state.items()
     }

@@ -14,6 +14,7 @@ SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 PRAGMA busy_timeout = 5000;
+PRAGMA wal_autocheckpoint = 4000;
 CREATE TABLE IF NOT EXISTS clients (
     key TEXT PRIMARY KEY, version INTEGER NOT NULL, memory BLOB NOT NULL, hour INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -29,8 +30,16 @@ DELETE FROM clients WHERE key IN (SELECT key FROM clients WHERE hour <= ? LIMIT 
 FORGET_COUNTERS = """
 DELETE FROM counters WHERE key IN (SELECT key FROM counters WHERE expires <= ? LIMIT ?)
 """
+COUNT = """
+INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET
+    value = CASE WHEN expires <= ?4 THEN ?2 ELSE value + ?2 END,
+    expires = CASE WHEN expires <= ?4 THEN ?3 ELSE expires END
+RETURNING value
+"""
 HOUR_S = 3600.0
 CHUNK = 500
+RECENT = 4096
+"""Entries kept at hand. A stale one does no harm: its swap loses, and it is read again."""
 SWEEP = 1000
 """Rows that one write forgets at the most, so that no query pays for a long clean-up."""
 
@@ -47,6 +56,7 @@ class SqliteStore:
         self._remember_s = remember_s
         self._lock = threading.Lock()
         self._swept_hour = 0
+        self._recent: dict[str, tuple[Entry, int]] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -70,17 +80,24 @@ class SqliteStore:
 
     def load_many(self, keys: Sequence[str], at: float) -> dict[str, Entry]:
         oldest = int((at - self._remember_s) // HOUR_S)
+        found, missing = {}, []
+        for key in keys:
+            entry, hour = self._recent.get(key, (None, oldest))
+            if entry is None or hour <= oldest:
+                missing.append(key)
+            else:
+                found[key] = entry
+        for start in range(0, len(missing), CHUNK):
+            found |= self._read(missing[start : start + CHUNK], oldest)
+        return found
+
+    def _read(self, keys: Sequence[str], oldest: int) -> dict[str, Entry]:
         found = {key: Entry(0, {}) for key in keys}
+        marks = ",".join("?" * len(keys))
+        sql = f"SELECT key, version, memory, hour FROM clients WHERE key IN ({marks})"  # noqa: S608  # marks only
         with self._connection() as db:
-            for start in range(0, len(keys), CHUNK):
-                part = keys[start : start + CHUNK]
-                marks = ",".join("?" * len(part))
-                rows = db.execute(
-                    f"SELECT key, version, memory, hour FROM clients WHERE key IN ({marks})",  # noqa: S608  # marks only
-                    part,
-                )
-                for key, version, memory, hour in rows:
-                    found[key] = Entry(version, unpack(memory) if hour > oldest else {})
+            for key, version, memory, hour in db.execute(sql, keys):
+                found[key] = Entry(version, unpack(memory) if hour > oldest else {})
         return found
 
     def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
@@ -99,9 +116,21 @@ class SqliteStore:
                 db.execute("COMMIT")
         except StoreError:
             self.counters.give_back(pending)
+            self._keep(entries, hour, stored=False)
             raise
         self.counters.settle(totals)
+        self._keep(entries, hour, stored=not lost)
         return lost
+
+    def _keep(self, entries: Mapping[str, Entry], hour: int, *, stored: bool) -> None:
+        """Keep what was stored at hand; forget it when it was not, for then ours may be stale."""
+        if len(self._recent) > RECENT:
+            self._recent.clear()
+        for key, entry in entries.items():
+            if stored:
+                self._recent[key] = Entry(entry.version + 1, entry.memory), hour
+            else:
+                self._recent.pop(key, None)
 
     def _sweep(self, db: sqlite3.Connection, hour: int, at: float) -> None:
         """Forget clients and counters whose time is over, a bounded number a batch."""
@@ -143,13 +172,8 @@ def _swap(db: sqlite3.Connection, key: str, entry: Entry, hour: int) -> bool:
 
 def _add(db: sqlite3.Connection, pending: Mapping[str, Count], at: float) -> dict[str, int]:
     """Add what was counted to the stored counters; one whose window is over starts anew."""
-    sql = """
-        INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET
-            value = CASE WHEN expires <= ?4 THEN ?2 ELSE value + ?2 END,
-            expires = CASE WHEN expires <= ?4 THEN ?3 ELSE expires END
-        RETURNING value
-    """
-    return {
-        key: int(db.execute(sql, (key, count.pending, count.expires, at)).fetchone()[0])
-        for key, count in pending.items()
-    }
+    totals = {}
+    for key, count in pending.items():
+        [total] = db.execute(COUNT, (key, count.pending, count.expires, at)).fetchone()
+        totals[key] = int(total)
+    return totals

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from mantlet.errors import ConfigError
 from mantlet.plugin import Plugin
 from mantlet.types import InputSpec, Kind, Prediction
 
@@ -82,9 +83,32 @@ class VictimPlugin(Plugin, ABC):
     def close(self) -> None:
         """Let go of connections and threads."""
 
+    def input_spec(
+        self, shape: tuple[int, ...], name: str = "input", datatype: str = "FP32"
+    ) -> InputSpec:
+        """What it takes, for rows of ``shape``; raises `ConfigError` when ``mean`` does not fit them."""
+        if len(self.mean) > 1 and len(self.mean) != shape[0]:
+            raise ConfigError(
+                f"victim '{self.name}': mean has {len(self.mean)} numbers, but rows of shape {shape}"
+                f" have {shape[0]} channels; give one number a channel, or one for all"
+            )
+        return InputSpec(shape, self.low, self.high, name, datatype)
+
+    def probe(self, rows: int) -> Tensor:
+        """Random rows within the range of inputs, the same ones every time, to try a model at load."""
+        low = 0.0 if self.low is None else self.low
+        high = low + 1.0 if self.high is None else self.high
+        drawn = torch.rand(rows, *self.input.shape, generator=torch.Generator().manual_seed(0))
+        return low + (high - low) * drawn
+
     def normalized(self, inputs: Tensor) -> Tensor:
         """(x - mean) / std by channel, where they are set."""
         if not self.mean:
             return inputs
         shape = (1, -1, *([1] * (inputs.ndim - 2)))
         return (inputs - torch.tensor(self.mean).view(shape)) / torch.tensor(self.std).view(shape)
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, short enough for one line of ours."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"

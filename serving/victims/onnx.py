@@ -10,7 +10,7 @@ from pydantic import PositiveInt, PrivateAttr
 from torch import Tensor
 
 from mantlet import simplex, weights
-from mantlet.errors import ConfigError
+from mantlet.errors import ConfigError, VictimError
 from mantlet.plugin import Setup
 from mantlet.types import InputSpec, Kind, Prediction
 from serving.victims import session
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = structlog.get_logger(__name__)
+FLOATS = frozenset({"tensor(float)", "tensor(double)"})
 
 
 class OnnxVictim(VictimPlugin):
@@ -51,20 +52,8 @@ class OnnxVictim(VictimPlugin):
         self._fingerprint = weights.fingerprint(self.weights)
         self._session = session.open_session(self.weights)
         self._outputs = self._wanted_outputs()
-        self._read_input()
-        generator = torch.Generator().manual_seed(0)
-        low = 0.0 if self.low is None else self.low
-        high = low + 1.0 if self.high is None else self.high
-        rows = low + (high - low) * torch.rand(4, *self._input.shape, generator=generator)
-        answers, _ = self._forward(rows)
-        if answers.ndim != 2 or len(answers) != 4:
-            raise ConfigError(
-                f"victim '{self.name}': output '{self._outputs[0]}' has shape {tuple(answers.shape)}"
-                " for 4 rows; wanted (4, classes): name another with 'output_name'"
-            )
-        self._classes = int(answers.shape[1])
-        already = simplex.on_simplex(answers)
-        self._logits = not already if self.scores == "auto" else self.scores == "logits"
+        self._input = self._read_input()
+        self._classes, self._logits = self._try_it()
         log.info(
             "victim_engine",
             victim=self.name,
@@ -74,17 +63,24 @@ class OnnxVictim(VictimPlugin):
         )
 
     def _wanted_outputs(self) -> list[str]:
-        names = [output.name for output in self._session.get_outputs()]
-        wanted = [self.output_name or names[0]] + ([self.features] if self.features else [])
+        found = {output.name: output.type for output in self._session.get_outputs()}
+        first = next(iter(found))
+        wanted = [self.output_name or first] + ([self.features] if self.features else [])
         for name in wanted:
-            if name not in names:
+            if name not in found:
                 raise ConfigError(
                     f"victim '{self.name}': '{self.weights}' has no output '{name}';"
-                    f" it has {', '.join(names)}"
+                    f" it has {', '.join(found)}"
+                )
+            if found[name] not in FLOATS:
+                others = ", ".join(n for n, kind in found.items() if kind in FLOATS) or "none"
+                raise ConfigError(
+                    f"victim '{self.name}': output '{name}' of '{self.weights}' is {found[name]};"
+                    f" name one of floats with 'output_name': {others}"
                 )
         return wanted
 
-    def _read_input(self) -> None:
+    def _read_input(self) -> InputSpec:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)":
             found = ", ".join(f"{i.name} {i.type}" for i in inputs)
@@ -94,7 +90,7 @@ class OnnxVictim(VictimPlugin):
         batch, *shape = inputs[0].shape or [None]
         self._batch = batch if isinstance(batch, int) else None
         known = all(isinstance(axis, int) for axis in shape)
-        if not known and not self.input_shape:
+        if not (known and shape) and not self.input_shape:
             raise ConfigError(
                 f"victim '{self.name}': '{self.weights}' leaves axes open: {shape};"
                 " set input_shape, such as [1, 28, 28]"
@@ -104,8 +100,35 @@ class OnnxVictim(VictimPlugin):
                 f"victim '{self.name}': input_shape {self.input_shape}, but '{self.weights}'"
                 f" takes {tuple(shape)}"
             )
-        name = inputs[0].name
-        self._input = InputSpec(self.input_shape or tuple(shape), self.low, self.high, name)
+        return self.input_spec(self.input_shape or tuple(shape), inputs[0].name)
+
+    def _try_it(self) -> tuple[int, bool]:
+        """Number of classes, and whether the scores are logits, from the answers to random rows."""
+        rows = 4
+        try:
+            answers, _ = self._forward(self.probe(rows))
+        except VictimError as error:
+            raise ConfigError(
+                f"victim '{self.name}': '{self.weights}': {error}; does input_shape fit?"
+            ) from error
+        if answers.ndim != 2 or len(answers) != rows or answers.shape[1] < 2:
+            raise ConfigError(
+                f"victim '{self.name}': output '{self._outputs[0]}' has shape {tuple(answers.shape)}"
+                f" for {rows} rows; wanted ({rows}, classes), two classes or more: name another with"
+                " 'output_name'"
+            )
+        if not bool(torch.isfinite(answers).all()):
+            raise ConfigError(
+                f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
+                " damaged?"
+            )
+        already = simplex.on_simplex(answers)
+        if self.scores == "probabilities" and not already:
+            raise ConfigError(
+                f"victim '{self.name}': output '{self._outputs[0]}' holds no probabilities: a row"
+                f" sums to {float(answers[0].sum()):.3g}; set scores: logits"
+            )
+        return int(answers.shape[1]), self.scores == "logits" or not already
 
     @property
     def kind(self) -> Kind:
@@ -137,7 +160,7 @@ class OnnxVictim(VictimPlugin):
     def _forward(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         rows = self.normalized(inputs).contiguous().numpy()
         answers = [np.concatenate(parts) for parts in zip(*self._pieces(rows), strict=True)]
-        tensors = [torch.from_numpy(answer) for answer in answers]
+        tensors = [torch.from_numpy(answer.astype(np.float32, copy=False)) for answer in answers]
         return tensors[0], tensors[1].flatten(1) if len(tensors) > 1 else None
 
     def _pieces(self, rows: np.ndarray) -> list[list[np.ndarray]]:

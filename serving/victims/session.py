@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mantlet.errors import ConfigError, WeightsError
+from mantlet.errors import ConfigError, VictimError, WeightsError
+from serving.victims.base import first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -40,14 +41,17 @@ def open_session(model: Path | bytes, *, threads: int = 1) -> "onnxruntime.Infer
     except (
         Exception
     ) as error:  # onnxruntime raises a dozen kinds; all mean that the file is no good
-        reason = str(error).splitlines()[0][:200]
         name = f"'{model}'" if isinstance(model, Path) else "(exported)"
-        raise WeightsError(f"ONNX model {name} does not load: {reason}") from error
+        raise WeightsError(f"ONNX model {name} does not load: {first_line(error)}") from error
 
 
 def run(
     session: "onnxruntime.InferenceSession", outputs: list[str], name: str, inputs: np.ndarray
 ) -> list[np.ndarray]:
     """One forward pass; arrays in the order of ``outputs``."""
-    answers: list[np.ndarray] = session.run(outputs, {name: inputs})
+    try:
+        answers: list[np.ndarray] = session.run(outputs, {name: inputs})
+    except Exception as error:  # onnxruntime raises a dozen kinds, none of them public
+        shape = tuple(inputs.shape)
+        raise VictimError(f"ONNX Runtime cannot run {shape}: {first_line(error)}") from error
     return answers

@@ -1,6 +1,7 @@
 """A victim from a safetensors file and a registered architecture."""
 
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import InputSpec, Kind, Prediction
 from serving.victims import session
-from serving.victims.base import VictimPlugin
+from serving.victims.base import VictimPlugin, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -58,19 +59,31 @@ class TorchVictim(VictimPlugin):
             )
         self._device = setup.device
         self._network = _Shown(network).eval().to(setup.device)
-        self._input = InputSpec(tuple(shape), self.low, self.high)
+        self._input = self.input_spec(tuple(shape))
         self._fingerprint = weights.fingerprint(self.weights)
         self._classes = self._probe_classes()
         self._choose_engine()
 
     def _probe_classes(self) -> int:
         try:
-            return int(self._eager(torch.zeros(1, *self._input.shape)).values.shape[1])
-        except RuntimeError as error:
+            answer = self._eager(self.probe(1))
+        except Exception as error:  # a network fails in its own way on rows it was not made for
             raise ConfigError(
                 f"victim '{self.name}': architecture '{self.architecture}' does not take rows of"
-                f" shape {self._input.shape}: {str(error).splitlines()[0]}; set input_shape"
+                f" shape {self._input.shape}: {first_line(error)}; set input_shape"
             ) from error
+        shape = tuple(answer.values.shape)
+        if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+            raise ConfigError(
+                f"victim '{self.name}': architecture '{self.architecture}' answers shape {shape} to"
+                " one row; wanted (1, classes), two classes or more"
+            )
+        if not bool(torch.isfinite(answer.values).all()):
+            raise ConfigError(
+                f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
+                " damaged?"
+            )
+        return shape[1]
 
     def _choose_engine(self) -> None:
         reason = self._reason_for_eager()
@@ -94,16 +107,19 @@ class TorchVictim(VictimPlugin):
             return "ONNX Runtime is not installed (pip install 'mantlet[onnx]')"
         try:
             self._session = session.open_session(_export(self._network, self._input.shape))
+            difference = max(self._difference(self.probe(rows)) for rows in (8, 1))
         except Exception as error:  # what cannot be exported still runs eagerly; the log says why
-            return (
-                f"it cannot be exported: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
-            )
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.rand(8, *self._input.shape, generator=generator)
-        difference = float((self._onnx(inputs).values - self._eager(inputs).values).abs().max())
-        if not difference <= SAME_ANSWER:
+            return f"it cannot be exported: {first_line(error)}"
+        if difference > SAME_ANSWER:
             return f"ONNX Runtime answers differently: {difference:.1e}"
         return None
+
+    def _difference(self, inputs: Tensor) -> float:
+        """The largest difference in any probability between the engines; infinite for another shape."""
+        exported, eager = self._onnx(inputs).values, self._eager(inputs).values
+        if exported.shape != eager.shape:
+            return math.inf
+        return float((exported - eager).abs().nan_to_num(math.inf).max())
 
     @property
     def kind(self) -> Kind:
@@ -153,15 +169,15 @@ class _Shown(nn.Module):
             logits = self.network(inputs)
             return logits, logits.new_zeros(1, 0)
         features = self.network.embed(inputs)  # type: ignore[operator]  # found by hasattr above
-        return self.network.classify(features), features  # type: ignore[operator]  # as above
+        return self.network.classify(features), features.flatten(1)  # type: ignore[operator]  # as above
 
 
 def _prediction(logits: Tensor, features: Tensor) -> Prediction:
     return Prediction(
-        values=torch.softmax(logits, dim=1),
+        values=torch.softmax(logits.float(), dim=-1),
         kind=Kind.PROBABILITIES,
-        logits=logits,
-        features=features if features.shape[1] else None,
+        logits=logits.float(),
+        features=features.float() if features.shape[1] else None,
     )
 
 

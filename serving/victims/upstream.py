@@ -2,27 +2,51 @@
 
 import asyncio
 import hashlib
+import re
 import threading
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
 import orjson
 import structlog
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 from torch import Tensor
 
 from mantlet.errors import ConfigError, VictimError, VictimTimeout
 from mantlet.plugin import Setup
 from mantlet.types import InputSpec, Kind, Prediction
+from serving.victims import answers
+from serving.victims.answers import DTYPES, ModelMetadata, TensorMetadata
 from serving.victims.base import VictimPlugin
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 JSON = "application/json"
 RETRIES = 2
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)  # raises ValueError for a port that is none
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError(f"'{url}' is no address of a server; write http://HOST:PORT")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("only scheme, host, port and path; credentials belong into 'headers'")
+    return url.rstrip("/")
+
+
+def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9-]+", name) or not value.get_secret_value().isprintable():
+            raise ValueError(f"header '{name}' cannot be sent: letters, digits, '-'; one line")
+    return headers
+
+
+PathPart = Annotated[str, Field(pattern=r"^[^\s/?#%]*$")]
 
 
 class UpstreamVictim(VictimPlugin):
@@ -38,9 +62,9 @@ class UpstreamVictim(VictimPlugin):
     """
 
     type: Literal["upstream"] = "upstream"
-    url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
-    model: str
-    model_version: str = ""
+    url: Annotated[str, AfterValidator(_address)]
+    model: Annotated[PathPart, Field(min_length=1)]
+    model_version: PathPart = ""
     protocol: Literal["v2", "v1"] = "v2"
     scores: Literal["probabilities", "logits"] = "probabilities"
     binary: Literal["auto", "always", "never"] = "auto"
@@ -48,7 +72,9 @@ class UpstreamVictim(VictimPlugin):
     output_name: str = ""
     input_shape: tuple[PositiveInt, ...] = ()
     number_of_classes: PositiveInt | None = Field(None, alias="classes")
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    headers: Annotated[dict[str, SecretStr], AfterValidator(_sendable)] = Field(
+        default_factory=dict
+    )
     timeout_s: PositiveFloat = 10.0
     connect_timeout_s: PositiveFloat = 2.0
     pool: PositiveInt = 8
@@ -82,7 +108,14 @@ class UpstreamVictim(VictimPlugin):
         connector = aiohttp.TCPConnector(limit=self.pool, keepalive_timeout=self.pool_idle_s)
         timeout = aiohttp.ClientTimeout(total=self.timeout_s, sock_connect=self.connect_timeout_s)
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+        # neither compressed answers, whose size nobody knows, nor cookies, which are state
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            headers={"Accept-Encoding": "identity"} | headers,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -98,7 +131,7 @@ class UpstreamVictim(VictimPlugin):
 
     @property
     def version(self) -> str:
-        return self.model_version or "1"
+        return self.model_version or self._known.version
 
     @property
     def concurrency(self) -> int:
@@ -146,7 +179,7 @@ class UpstreamVictim(VictimPlugin):
     @property
     def _path(self) -> str:
         version = f"/versions/{self.model_version}" if self.model_version else ""
-        return f"{self.url.rstrip('/')}/{self.protocol}/models/{self.model}{version}"
+        return f"{self.url}/{self.protocol}/models/{self.model}{version}"
 
     async def _learn(self) -> "_Known":
         """Shapes and abilities, from the server's metadata and the settings."""
@@ -156,14 +189,20 @@ class UpstreamVictim(VictimPlugin):
                     f"victim '{self.name}': protocol v1 has no metadata; set input_shape and classes"
                 )
             identity = [self.protocol, self.model, self.model_version, self.input_shape]
-            return _Known.of(self, {}, binary=False, identity=identity)
+            return _Known.of(self, ModelMetadata(), binary=False, identity=identity)
         _, body = await self._send("GET", self._path)
-        metadata = _object(body, self.url)
-        _, about = await self._send("GET", f"{self.url.rstrip('/')}/v2")
-        announced = "binary_tensor_data" in (_object(about, self.url).get("extensions") or [])
-        binary = self.binary == "always" or (self.binary == "auto" and announced)
-        fields = ("name", "platform", "versions", "inputs", "outputs")
-        return _Known.of(self, metadata, binary=binary, identity=[metadata.get(f) for f in fields])
+        metadata = answers.model_metadata(body, self.url)
+        binary = self.binary == "always" or (self.binary == "auto" and await self._announced())
+        return _Known.of(self, metadata, binary=binary, identity=metadata.model_dump())
+
+    async def _announced(self) -> bool:
+        """Whether the server says that it takes binary tensors; one without ``/v2`` does not."""
+        try:
+            _, body = await self._send("GET", f"{self.url}/v2")
+        except _NotThere:
+            return False
+        extensions = answers.json_object(body, self.url).get("extensions")
+        return isinstance(extensions, list) and "binary_tensor_data" in extensions
 
     async def _ask_v2(self, rows: np.ndarray) -> np.ndarray:
         known = self._known
@@ -187,12 +226,12 @@ class UpstreamVictim(VictimPlugin):
             headers["Content-Type"] = "application/octet-stream"
             headers["Inference-Header-Content-Length"] = str(len(head))
         answered, body = await self._send("POST", f"{self._path}/infer", head + tail, headers)
-        return _read_v2(answered, body, known.output, self.url)
+        return answers.v2_scores(answered, body, known.output, self.url)
 
     async def _ask_v1(self, rows: np.ndarray) -> np.ndarray:
         body = orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
         _, answer = await self._send("POST", f"{self._path}:predict", body, {"Content-Type": JSON})
-        return _array(_object(answer, self.url).get("predictions"), self.url)
+        return answers.v1_scores(answer, self.url)
 
     async def _send(
         self,
@@ -203,7 +242,10 @@ class UpstreamVictim(VictimPlugin):
     ) -> tuple[Mapping[str, str], bytes]:
         for attempt in range(RETRIES + 1):
             try:
-                async with self._http.request(method, url, data=body, headers=headers) as response:
+                # a redirect would send rows and credentials elsewhere, and perhaps twice
+                async with self._http.request(
+                    method, url, data=body, headers=headers, allow_redirects=False
+                ) as response:
                     answer = await self._read(response)
                     _raise_for_status(response.status, url)
                     return response.headers, answer
@@ -229,75 +271,70 @@ class UpstreamVictim(VictimPlugin):
         return bytes(body)
 
 
+@dataclass(frozen=True, slots=True)
 class _Known:
     """What the gateway has learned of the served model."""
 
-    def __init__(
-        self,
-        spec: InputSpec,
-        output: str,
-        classes: int,
-        *,
-        binary: bool,
-        fingerprint: str,
-    ) -> None:
-        self.input = spec
-        self.output = output
-        self.classes = classes
-        self.binary = binary
-        self.fingerprint = fingerprint
+    input: InputSpec
+    output: str
+    classes: int
+    version: str
+    binary: bool
+    fingerprint: str
 
     @classmethod
     def of(
-        cls, victim: UpstreamVictim, metadata: Mapping[str, Any], *, binary: bool, identity: object
+        cls, victim: UpstreamVictim, metadata: ModelMetadata, *, binary: bool, identity: object
     ) -> "_Known":
-        tensor = _pick(metadata.get("inputs") or [], victim.input_name, "input", victim)
-        answer = _pick(metadata.get("outputs") or [], victim.output_name, "output", victim)
-        shape = victim.input_shape or tuple(tensor.get("shape", ())[1:])
-        if not shape or any(not isinstance(axis, int) or axis < 1 for axis in shape):
+        tensor = _pick(metadata.inputs, victim.input_name, "input", victim)
+        answer = _pick(metadata.outputs, victim.output_name, "output", victim)
+        shape = victim.input_shape or tensor.shape[1:]
+        if not shape or any(axis < 1 for axis in shape):
             raise ConfigError(
                 f"victim '{victim.name}': the server leaves axes open: {list(shape)};"
                 " set input_shape, such as [1, 28, 28]"
             )
-        served = (answer.get("shape") or [-1])[-1]
+        served = answer.shape[-1] if answer.shape else -1
         classes = victim.number_of_classes or (served if served > 1 else None)
         if classes is None:
             raise ConfigError(
                 f"victim '{victim.name}': the server does not say how many classes it answers;"
                 " set classes"
             )
-        datatype = tensor.get("datatype", "FP32")
-        if datatype not in DTYPES:
+        if tensor.datatype not in DTYPES:
             raise ConfigError(
-                f"victim '{victim.name}': the server takes {datatype}; served are {', '.join(DTYPES)}"
+                f"victim '{victim.name}': the server takes {tensor.datatype}; served are"
+                f" {', '.join(DTYPES)}"
             )
-        name = tensor.get("name") or "input"
+        versions = metadata.versions or []
         return cls(
-            InputSpec(shape, victim.low, victim.high, name, datatype),
-            answer.get("name", ""),
+            victim.input_spec(shape, tensor.name or "input", tensor.datatype),
+            answer.name,
             classes,
-            binary=binary,
-            fingerprint=hashlib.sha256(orjson.dumps(identity)).hexdigest(),
+            versions[0] if len(versions) == 1 else "1",
+            binary,
+            hashlib.sha256(orjson.dumps(identity)).hexdigest(),
         )
 
 
-DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2"}
-
-
 def _pick(
-    tensors: list[dict[str, Any]], name: str, what: str, victim: UpstreamVictim
-) -> dict[str, Any]:
+    tensors: tuple[TensorMetadata, ...], name: str, what: str, victim: UpstreamVictim
+) -> TensorMetadata:
     """The tensor of that name, or the only one; a server without metadata has the named one."""
     if not tensors:
-        return {"name": name}
+        return TensorMetadata(name=name)
     for tensor in tensors:
-        if tensor.get("name") == name or (not name and len(tensors) == 1):
+        if tensor.name == name or (not name and len(tensors) == 1):
             return tensor
-    found = ", ".join(str(tensor.get("name")) for tensor in tensors)
+    found = ", ".join(tensor.name for tensor in tensors)
     field = "input_name" if what == "input" else "output_name"
     raise ConfigError(
         f"victim '{victim.name}': the server has {what}s {found}; name one of them with {field}"
     )
+
+
+class _NotThere(VictimError):
+    """The upstream answered 404."""
 
 
 def _raise_for_status(status: int, url: str) -> None:
@@ -305,52 +342,12 @@ def _raise_for_status(status: int, url: str) -> None:
         return
     if status == 504:
         raise VictimTimeout(f"upstream '{url}' answered 504: the server behind it is too slow")
+    kind = _NotThere if status == 404 else VictimError
     meaning = {
         401: "it does not know our credentials: set headers",
         403: "it refuses our credentials",
         404: "it does not know the model",
         429: "it limits our rate",
         503: "it is overloaded or not ready",
-    }.get(status, "it cannot answer")
-    raise VictimError(f"upstream '{url}' answered {status}: {meaning}")
-
-
-def _object(body: bytes, url: str) -> dict[str, Any]:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise VictimError(f"upstream '{url}' answered no JSON: {error}") from error
-    if not isinstance(answer, dict):
-        raise VictimError(f"upstream '{url}' answered JSON that is no object")
-    return answer
-
-
-def _array(values: object, url: str, shape: object = None) -> np.ndarray:
-    try:
-        array = np.asarray(values, dtype=np.float32)
-        return array if shape is None else array.reshape(shape)  # type: ignore[call-overload]  # any junk raises
-    except (TypeError, ValueError) as error:
-        raise VictimError(f"upstream '{url}' answered no tensor of numbers: {error}") from error
-
-
-def _read_v2(headers: Mapping[str, str], body: bytes, output: str, url: str) -> np.ndarray:
-    length = headers.get("Inference-Header-Content-Length")
-    if length is not None and not (length.isdigit() and int(length) <= len(body)):
-        raise VictimError(f"upstream '{url}' lies about its header: {length} of {len(body)} bytes")
-    head = body if length is None else body[: int(length)]
-    tail = b"" if length is None else body[int(length) :]
-    for tensor in _object(head, url).get("outputs") or []:
-        parameters = tensor.get("parameters") or {}
-        size = parameters.get("binary_data_size")
-        raw, tail = (tail[:size], tail[size:]) if isinstance(size, int) else (None, tail)
-        if output and tensor.get("name") != output:
-            continue
-        if raw is None:
-            return _array(tensor.get("data"), url, tensor.get("shape"))
-        dtype = DTYPES.get(tensor.get("datatype", ""))
-        if dtype is None or len(raw) % np.dtype(dtype).itemsize or len(raw) != size:
-            raise VictimError(
-                f"upstream '{url}' answered {len(raw)} bytes of {tensor.get('datatype')}"
-            )
-        return _array(np.frombuffer(raw, dtype), url, tensor.get("shape"))
-    raise VictimError(f"upstream '{url}' answered without output '{output}'")
+    }.get(status, "it redirects: set url" if 300 <= status < 400 else "it cannot answer")
+    raise kind(f"upstream '{url}' answered {status}: {meaning}")

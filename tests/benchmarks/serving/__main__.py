@@ -1,0 +1,186 @@
+"""The serving benchmark: our gateway against what people write, in one run, interleaved.
+
+Run as: python -m tests.benchmarks.serving --out docs/results/serving.json
+"""
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import orjson
+import torch
+from rich.progress import Progress
+
+from mantlet import architectures, weights
+from tests.benchmarks.serving import clients, servers
+from tests.benchmarks.serving.load import Measured, drive, require_wrk
+
+MODELS = servers.ROOT / "configs/models"
+LENET = MODELS / "mnist-lenet.safetensors"
+CALIBRATION = MODELS / "mnist-lenet.calibration.safetensors"
+CONNECTIONS = (1, 8, 32, 64)
+MEDIA = {"json": "application/json", "npy": "application/x-npy"}
+PREDICT = "/v1/models/model:predict"
+Run = Callable[[], Measured]
+
+
+def main() -> None:
+    """Measure every case in every round, then write medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=1_000_000, help="in the filled store")
+    given = parser.parse_args()
+    require_wrk()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        cases, memory = start(stack, folder, given.seconds)
+        measured = rounds(cases, given.rounds)
+        results = {
+            "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+            "settings": {"seconds": given.seconds, "rounds": given.rounds},
+            "versions": servers.versions(),
+            "cases": {name: asdict(result) for name, result in measured.items()},
+            "memory_mb": round(memory(), 1),
+        }
+        stack.close()
+        results |= clients.measure(folder, given.clients, given.seconds, given.rounds)
+        results["ratios"] = ratios(measured)
+        servers.dump(given.out, results)
+
+
+def start(
+    stack: ExitStack, folder: Path, seconds: float
+) -> tuple[dict[str, Run], Callable[[], float]]:
+    """Start all servers; return what to measure, and the peak memory of the gateway."""
+    residual = folder / "resnet.safetensors"
+    with torch.random.fork_rng():
+        weights.save(architectures.build("resnet", {}), residual, {})
+    digits = bodies(folder, "digit", digit())
+    pixels = bodies(folder, "pixels", np.random.default_rng(0).random((1, 3, 32, 32), np.float32))
+
+    def ours(name: str, model: Mapping[str, object]) -> tuple[servers.Server, str]:
+        home = folder / name
+        home.mkdir()
+        key = servers.create_key(home, "bench")
+        return stack.enter_context(servers.gateway(home, dict(model))), key
+
+    lenet = {"victim": servers.torch_victim("lenet", LENET)}
+    chain = {**lenet, "calibration": str(CALIBRATION), **servers.CHAIN_ON}
+    bare = stack.enter_context(servers.bare("lenet", LENET))
+    bare_residual = stack.enter_context(servers.bare("resnet", residual))
+    on, key_on = ours("on", chain)
+    off, key_off = ours("off", lenet)
+    inner, key_inner = ours("inner", lenet)
+    upstream = {
+        "type": "upstream",
+        "url": inner.url,
+        "model": "model",
+        "headers": {"X-API-Key": key_inner},
+    }
+    proxy, key_proxy = ours("proxy", {"victim": upstream})
+    big, key_big = ours("big", {"victim": servers.torch_victim("resnet", residual)})
+
+    def run(url: str, body: tuple[str, Path], key: str, connections: int) -> Run:
+        kind, path = body
+        return lambda: drive(
+            url, path, MEDIA[kind], [key], connections=connections, seconds=seconds
+        )
+
+    cases: dict[str, Run] = {}
+    for connections in CONNECTIONS:
+        for kind, path in digits.items():
+            route = "/predict" if kind == "json" else "/predict-npy"
+            label = f"{kind} {connections}"
+            cases[f"bare {label}"] = run(bare.url + route, (kind, path), "", connections)
+            cases[f"gateway {label}"] = run(on.url + PREDICT, (kind, path), key_on, connections)
+            cases[f"chain off {label}"] = run(off.url + PREDICT, (kind, path), key_off, connections)
+    json_digit, json_pixels = ("json", digits["json"]), ("json", pixels["json"])
+    cases["proxy json 32"] = run(proxy.url + PREDICT, json_digit, key_proxy, 32)
+    cases["bare resnet json 32"] = run(bare_residual.url + "/predict", json_pixels, "", 32)
+    cases["gateway resnet json 32"] = run(big.url + PREDICT, json_pixels, key_big, 32)
+    return cases, lambda: on.memory_mb
+
+
+def digit() -> np.ndarray:
+    """The first test picture of MNIST (1, 1, 28, 28)."""
+    with np.load(servers.ROOT / "tests/data/mnist-test.npz") as data:
+        first: np.ndarray = data["x_test"][:1, None].astype(np.float32) / 255
+    return first
+
+
+def bodies(folder: Path, name: str, rows: np.ndarray) -> dict[str, Path]:
+    """The same rows as JSON and as .npy, in files that wrk reads."""
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    texts = {
+        "json": orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY),
+        "npy": buffer.getvalue(),
+    }
+    paths = {kind: folder / f"{name}-{kind}.body" for kind in texts}
+    for kind, path in paths.items():
+        path.write_bytes(texts[kind])
+    return paths
+
+
+def rounds(cases: Mapping[str, Run], count: int) -> dict[str, Measured]:
+    """Every case once a round, all cases in every round: medians over rounds."""
+    seen: dict[str, list[Measured]] = {name: [] for name in cases}
+    with Progress() as bar:
+        task = bar.add_task("measuring", total=count * len(cases))
+        for _ in range(count):
+            for name, run in cases.items():
+                bar.update(task, description=name)
+                seen[name].append(run())
+                bar.advance(task)
+    return {
+        name: Measured(
+            per_s=round(statistics.median(r.per_s for r in runs), 1),
+            p50_ms=round(statistics.median(r.p50_ms for r in runs), 3),
+            p99_ms=round(statistics.median(r.p99_ms for r in runs), 3),
+        )
+        for name, runs in seen.items()
+    }
+
+
+def ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
+    """What the claims are about; above 1 the gateway does better, but for latency shares."""
+
+    def faster(one: str, other: str) -> float:
+        return round(measured[one].per_s / measured[other].per_s, 3)
+
+    named = {
+        "json 32: gateway / bare": faster("gateway json 32", "bare json 32"),
+        "npy 32: gateway / bare JSON": faster("gateway npy 32", "bare json 32"),
+        "npy 32: gateway / bare npy": faster("gateway npy 32", "bare npy 32"),
+        "json 32: chain on / chain off": faster("gateway json 32", "chain off json 32"),
+        "npy 32: chain on / chain off": faster("gateway npy 32", "chain off npy 32"),
+        "resnet json 32: gateway / bare": faster("gateway resnet json 32", "bare resnet json 32"),
+        "json 32: proxy / model inside": faster("proxy json 32", "chain off json 32"),
+    }
+    for kind in MEDIA:
+        on, bare = measured[f"gateway {kind} 32"], measured[f"bare {kind} 32"]
+        named[f"{kind} 32: p99 gateway / bare"] = round(on.p99_ms / bare.p99_ms, 3)
+        on, bare = measured[f"gateway {kind} 1"], measured[f"bare {kind} 1"]
+        named[f"{kind} 1: p50 gateway / bare"] = round(on.p50_ms / bare.p50_ms, 3)
+    return named
+
+
+def cpu() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
