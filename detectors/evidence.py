@@ -54,6 +54,14 @@ class Evidence:
             "alarm": np.zeros(1, dtype=np.uint8),
         }
 
+    def _wealth(self, state: State) -> np.ndarray:
+        """The (F, K) log wealth so far; none when other settings left another shape."""
+        wealth = state["log_wealth"]
+        if wealth.shape == self._growth.shape:
+            return wealth
+        # the alarm and the count of rows stay: no alarm is lost, and the bound of a lifetime holds
+        return self.initial()["log_wealth"]
+
     def update(self, state: State, scores: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
         """Fold (n, F) scores in [0, 1], in order; return state, suspicion (n,) and alarm (n,).
 
@@ -66,7 +74,7 @@ class Evidence:
         excess = scores - self._mean  # (n, F)
         log_growth = np.log1p(excess[:, :, None] * self._growth).cumsum(axis=0)  # (n, F, K)
         banked = np.empty((count + 1, *log_growth.shape[1:]))
-        banked[0] = state["log_wealth"]
+        banked[0] = self._wealth(state)
         banked[1] = log_entering[0]
         banked[2:] = log_entering[1:, None, None] - log_growth[:-1]
         log_wealth = log_growth + np.logaddexp.accumulate(banked, axis=0)[1:]

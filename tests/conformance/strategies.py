@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mantlet.plugin import Plugin
 
-LARGEST = 1000
+LARGEST = 10**18
 """Drawn for a number whose schema names no upper bound."""
 
 
@@ -16,7 +16,7 @@ def settings_of(plugin: type[Plugin], **chosen: st.SearchStrategy[Any]) -> st.Se
     """Instances of a plug-in with every setting drawn from its schema, or as ``chosen``."""
     fields = plugin.model_json_schema()["properties"]
     drawn = {
-        name: chosen.get(name) or _values(field)
+        name: chosen[name] if name in chosen else _values(field)
         for name, field in fields.items()
         if name not in ("type", "name")
     }
