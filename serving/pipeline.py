@@ -71,7 +71,12 @@ class Pipeline:
 
     def predict(self, query: Query) -> Prediction:
         """One forward pass, checked: a victim that answers nonsense answers nothing."""
-        prediction = self.victim.predict(query.inputs)
+        try:
+            prediction = self.victim.predict(query.inputs)
+        except VictimError:
+            raise
+        except Exception as error:  # whatever a model raises, it gives no answer
+            raise VictimError(f"the victim raised {type(error).__name__}") from error
         rows, values = len(query.clients), prediction.values
         if prediction.kind is not self.victim.kind or len(values) != rows:
             raise VictimError(

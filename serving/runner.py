@@ -93,6 +93,9 @@ def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(service, data, own, announce))
+    except* MantletError as group:
+        mistakes = [error for error in group.exceptions if isinstance(error, MantletError)]
+        raise (mistakes or [ConfigError(str(group))])[0] from None
     finally:
         service.close()
 
@@ -126,6 +129,7 @@ async def _serve(
 ) -> None:
     settings = service.settings
     stop = asyncio.Event()
+    mistakes: list[MantletError] = []
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -138,7 +142,7 @@ async def _serve(
             tasks.create_task(server.serve(sockets=[bound]))
         host, port = data.getsockname()[:2]
         tasks.create_task(
-            _load_models(service, stop, lambda: announce(_try_it(service, host, port)))
+            _load_models(service, stop, mistakes, lambda: announce(_try_it(service, host, port)))
         )
         log.info("listening", host=host, port=port, admin_port=admin.getsockname()[1])
         if settings.identity.open:
@@ -150,6 +154,8 @@ async def _serve(
         for server in servers:
             server.should_exit = True
     log.info("stopped")
+    if mistakes:
+        raise mistakes[0]
 
 
 def _data_config(service: Service) -> uvicorn.Config:
@@ -171,23 +177,38 @@ def _data_config(service: Service) -> uvicorn.Config:
 
 
 async def _load_models(
-    service: Service, stop: asyncio.Event, when_ready: Callable[[], None]
+    service: Service,
+    stop: asyncio.Event,
+    mistakes: list[MantletError],
+    when_ready: Callable[[], None],
 ) -> None:
-    """Load every model; wait for an upstream that is down, and end at a mistake of the config."""
-    for name in service.settings.models:
-        while not stop.is_set():
-            try:
-                await asyncio.to_thread(build.load_model, service, name)
-                break
-            except VictimError as error:
-                log.warning("victim_not_ready", model=name, error=str(error), again_in_s=RETRY_S)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), RETRY_S)
+    """Load every model; wait for upstreams that are down, and end at a mistake of the config."""
+    waiting = list(service.settings.models)
+    while waiting and not stop.is_set():
+        try:
+            waiting = [name for name in waiting if not await _load_model(service, name)]
+        except MantletError as error:
+            mistakes.append(error)
+            stop.set()
+        if waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_S)
     if service.ready:
         gc.collect()
         gc.freeze()  # what is loaded stays: the collector need not walk through it again
         log.info("ready", models=sorted(service.gateways))
         when_ready()
+
+
+async def _load_model(service: Service, name: str) -> bool:
+    """Whether the model could be loaded; one whose upstream is down is tried again later."""
+    try:
+        await asyncio.to_thread(build.load_model, service, name)
+    except VictimError as error:
+        service.settings.models[name].victim.close()
+        log.warning("victim_not_ready", model=name, error=str(error), again_in_s=RETRY_S)
+        return False
+    return True
 
 
 def _try_it(service: Service, host: str, port: int) -> str:
