@@ -92,7 +92,7 @@ def _rows(tensor: Mapping[str, Any], tail: bytes, spec: InputSpec, max_rows: int
             f"the input is named {_short(tensor.get('name'))}; this model takes '{spec.name}'"
         )
     datatype = tensor.get("datatype")
-    if datatype not in DTYPES:
+    if not isinstance(datatype, str) or datatype not in DTYPES:
         raise bad(f"datatype {_short(datatype)} is not taken; this model takes {spec.datatype}")
     shape = tensor.get("shape")
     if not (isinstance(shape, list) and shape and all(type(axis) is int for axis in shape)):
@@ -102,7 +102,7 @@ def _rows(tensor: Mapping[str, Any], tail: bytes, spec: InputSpec, max_rows: int
     decoding.check_rows(shape[0], max_rows)
     size = _parameters(tensor).get("binary_data_size")
     if size is not None:
-        array = _from_binary(tail, size, shape, str(datatype))
+        array = _from_binary(tail, size, shape, datatype)
     else:
         if tail:
             raise bad(f"{len(tail)} bytes follow the JSON, and no input claims them")

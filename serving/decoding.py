@@ -13,6 +13,7 @@ from PIL import Image
 from mantlet.errors import RequestError
 from mantlet.types import InputSpec
 
+NO_ROWS = "there are no rows; send at least one"
 PICTURE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER_BYTES = 4096
@@ -21,6 +22,7 @@ NPY_FIELDS = (
     re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b"""),
     re.compile(r"""['"]shape['"]\s*:\s*\(([0-9, ]{0,80})\)"""),
 )
+
 NPY_TAKEN = re.compile(r"[<>=|]?(f[248]|u1)")
 
 
@@ -44,7 +46,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def check_rows(rows: int, max_rows: int) -> None:
     """400 for no rows, 413 for more than one request may have."""
     if rows < 1:
-        raise bad("there are no rows; send at least one")
+        raise bad(NO_ROWS)
     if rows > max_rows:
         raise RequestError(
             413, f"{rows} rows in one request; at most {max_rows} are taken", reason="too_many_rows"
@@ -58,11 +60,13 @@ def rows_from_lists(values: object, spec: InputSpec, max_rows: int) -> np.ndarra
     """
     if not isinstance(values, list):
         raise bad(f"'instances' is a JSON {_json_name(values)}; a list of rows is wanted")
-    check_rows(len(values), max_rows)
+    if not values:
+        raise bad(NO_ROWS)
     shape = _shape_of_first(values[0])
     if shape not in _accepted_shapes(spec):
         wanted = " or ".join(str(list(s)) for s in _accepted_shapes(spec))
         raise bad(f"the first row has shape {list(shape)}; wanted {wanted}")
+    check_rows(len(values), max_rows)
     numbers = numbers_from_lists(values, shape, "'instances'")
     return checked(numbers.reshape(len(values), *spec.shape), spec)
 

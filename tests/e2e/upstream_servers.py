@@ -1,25 +1,17 @@
-"""Servers that stand behind a gateway in the tests: one that misbehaves, and real processes."""
+"""A server that stands behind a gateway in the tests, and misbehaves as it is told to."""
 
 import asyncio
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import yaml
 
 PATIENCE_S = 60.0
 METADATA: dict[str, Any] = {
@@ -246,113 +238,9 @@ def free_port() -> int:
         return port
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A response to a test's own request."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(url: str, body: bytes | None = None, **headers: str) -> Reply:
-    """GET, or POST of a body; an error status is a reply too."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(url, body, named)
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as opened:
-            return Reply(opened.status, dict(opened.headers), opened.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, dict(error.headers), error.read())
-
-
 def wait_until(true: Callable[[], object], what: str) -> None:
     """Look until it is true; a machine under load gets a minute."""
     end = monotonic() + PATIENCE_S
     while not true():
         assert monotonic() < end, f"waited {PATIENCE_S} s for {what}"
         sleep(0.05)
-
-
-class GatewayProcess:
-    """``mantlet serve`` as an operator starts it, on ports that the system chooses."""
-
-    def __init__(self, config: Path) -> None:
-        self.log = config.with_suffix(".log")
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "serving.cli", "serve", str(config)],
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """What it has logged under that name."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        parsed = [json.loads(line) for line in lines if line.startswith("{")]
-        return [entry for entry in parsed if entry.get("event") == name]
-
-    def listening(self) -> Self:
-        """Wait until it listens; its models may still be loading."""
-        wait_until(lambda: self.events("listening") or self._ended(), f"{self.log} to listen")
-        self.port = self.events("listening")[0]["port"]
-        self.url = f"http://127.0.0.1:{self.port}"
-        return self
-
-    def ready(self) -> Self:
-        """Wait until it is ready."""
-        self.listening()
-        wait_until(lambda: self.is_ready() or self._ended(), f"{self.log} to become ready")
-        return self
-
-    def is_ready(self) -> bool:
-        return ask(f"{self.url}/v2/health/ready").status == 200
-
-    def _ended(self) -> bool:
-        if self._process.poll() is None:
-            return False
-        raise AssertionError(f"the gateway ended:\n{self.log.read_text(encoding='utf-8')}")
-
-    def stop(self) -> int:
-        """SIGTERM, and the exit code."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            raise
-
-
-@contextmanager
-def gateway(folder: Path, config: Mapping[str, Any]) -> Iterator[GatewayProcess]:
-    """A gateway process of a config; it is stopped at the end, and must have ended cleanly."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "gateway.yaml"
-    path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    process = GatewayProcess(path)
-    try:
-        yield process
-    except BaseException:
-        process.stop()
-        raise
-    assert process.stop() == 0, process.log.read_text(encoding="utf-8")
-
-
-def quiet_config(folder: Path, models: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """An open gateway in memory with these models."""
-    return {
-        "listen": {"port": 0},
-        "admin": {"port": 0},
-        "identity": {"open": True},
-        "store": "memory://",
-        "data_dir": str(folder / "data"),
-        "models": dict(models),
-    } | changes
