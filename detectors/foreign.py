@@ -125,25 +125,23 @@ def _shown(measure: Measure, prediction: Prediction) -> bool:
 def _distance(
     measure: Measure, learned: Calibration, inputs: Tensor, prediction: Prediction
 ) -> np.ndarray:
-    """(B,) distance from benign traffic; larger is stranger."""
+    """(B,) distance from benign traffic, squared where it is Euclidean; larger is stranger."""
     if measure == "residual":
         centred = inputs.reshape(len(inputs), -1).numpy() - learned["residual.mean"]  # (B, d)
         explained = centred @ learned["residual.components"]  # (B, k)
-        left = _square_norms(centred) - _square_norms(explained)
-        distance: np.ndarray = np.sqrt(np.maximum(left, 0.0))
-        return distance
+        unexplained: np.ndarray = _square_norms(centred) - _square_norms(explained)
+        return unexplained
     if measure == "mahalanobis":
         assert prediction.features is not None  # calibrated for this victim, which shows them
         whitened = prediction.features.numpy() @ learned["mahalanobis.whitening"]  # (B, D)
-        means = learned["mahalanobis.means"]  # (C', D)
-        inner = whitened @ means.T
-        square = _square_norms(whitened)[:, None] - 2 * inner + _square_norms(means)  # (B, C')
-        nearest: np.ndarray = np.sqrt(np.maximum(square.min(axis=1), 0.0))
-        return nearest
+        # |w - m|^2 = |w|^2 + (|m|^2 - 2 w m), the least over the class means m
+        inner = whitened @ learned["mahalanobis.means"]  # (B, C')
+        nearest: np.ndarray = (learned["mahalanobis.norms"] - 2.0 * inner).min(axis=1)
+        return _square_norms(whitened) + nearest
     assert prediction.logits is not None  # as above
-    logits = prediction.logits.numpy()
-    peak = logits.max(axis=1)
-    energy: np.ndarray = -peak - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+    # log-sum-exp of the logits: the largest, less the logarithm of its probability
+    likeliest = prediction.values.numpy().max(axis=1)
+    energy: np.ndarray = np.log(likeliest) - prediction.logits.numpy().max(axis=1)
     return energy
 
 
@@ -179,7 +177,9 @@ def _fit_mahalanobis(features: Tensor, probabilities: Tensor) -> dict[str, np.nd
     scale = max(float(np.trace(covariance)) / len(covariance), 1e-12)
     lower = np.linalg.cholesky(0.9 * covariance + 0.1 * scale * np.eye(len(covariance)))
     whitening = np.linalg.inv(lower).T  # (D, D)
+    centres = means @ whitening
     return {
         "mahalanobis.whitening": np.ascontiguousarray(whitening, np.float32),
-        "mahalanobis.means": (means @ whitening).astype(np.float32),
+        "mahalanobis.means": np.ascontiguousarray(centres.T, np.float32),  # (D, C')
+        "mahalanobis.norms": _square_norms(centres).astype(np.float32),
     }

@@ -1,6 +1,7 @@
 """One protected model behind its chain: admission, micro-batch, pipeline, store, and the answer."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,7 +21,7 @@ from serving.settings import Queue
 from serving.stores.base import Entry, Store
 
 log = structlog.get_logger(__name__)
-ATTEMPTS = 5
+ATTEMPTS = 20
 STANDINGS = 100_000
 STAGES = ("predict", "score", "load", "respond", "store")
 
@@ -56,6 +57,7 @@ class Gateway:
         self._seen = _Observed(metrics, name, [d.name for d in pipeline.detectors])
         self._clock = clock
         self._retry_after = str(max(1, round(queue.retry_after_s)))
+        self._folding = threading.Lock()
         self._denied_until: dict[str, float] = {}
         self._alarmed: dict[str, None] = {}
         self.batcher = Batcher(
@@ -150,7 +152,8 @@ class Gateway:
             stages.end("predict")
             scores = self.pipeline.score(query, prediction)
             stages.end("score")
-            outcome = self._respond(query, prediction, scores, stages)
+            with self._folding:  # batches that ran side by side fold one after the other
+                outcome = self._respond(query, prediction, scores, stages)
         self._seen.batch_rows.observe(len(clients))
         self._note(query, outcome)
         return _split(outcome, sizes)

@@ -30,6 +30,8 @@ def level_of_rows(levels: Sequence[Level], signals: Mapping[str, Signal], rows: 
 
     The suspicion of a row is the largest of all detectors that enforce.
     """
+    if len(levels) == 1:
+        return np.zeros(rows, dtype=np.int64)
     suspicion = np.zeros(rows)
     alarm = np.zeros(rows, dtype=bool)
     for signal in signals.values():

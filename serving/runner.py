@@ -93,9 +93,6 @@ def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(service, data, own, announce))
-    except* MantletError as group:
-        mistakes = [error for error in group.exceptions if isinstance(error, MantletError)]
-        raise (mistakes or [ConfigError(str(group))])[0] from None
     finally:
         service.close()
 

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS counters (
 CREATE INDEX IF NOT EXISTS counters_by_expiry ON counters (expires);
 """
 FORGET_CLIENTS = """
-DELETE FROM clients WHERE key IN (SELECT key FROM clients WHERE hour <= ? LIMIT ?)
+DELETE FROM clients WHERE key IN (SELECT key FROM clients WHERE hour < ? LIMIT ?)
 """
 FORGET_COUNTERS = """
 DELETE FROM counters WHERE key IN (SELECT key FROM counters WHERE expires <= ? LIMIT ?)
@@ -49,7 +49,8 @@ class SqliteStore:
 
     With ``synchronous = NORMAL`` a committed batch survives the death of the process; a power
     failure may take the last commits, never the file. ``hour`` is when a client was last seen, in whole
-    hours, so that a busy client does not move in the index at every query.
+    hours, so that a busy client does not move in the index at every query; clients are forgotten up to
+    an hour late, and never early.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], remember_s: float) -> None:
@@ -83,7 +84,7 @@ class SqliteStore:
         found, missing = {}, []
         for key in keys:
             entry, hour = self._recent.get(key, (None, oldest))
-            if entry is None or hour <= oldest:
+            if entry is None or hour < oldest:
                 missing.append(key)
             else:
                 found[key] = entry
@@ -97,16 +98,17 @@ class SqliteStore:
         sql = f"SELECT key, version, memory, hour FROM clients WHERE key IN ({marks})"  # noqa: S608  # marks only
         with self._connection() as db:
             for key, version, memory, hour in db.execute(sql, keys):
-                found[key] = Entry(version, unpack(memory) if hour > oldest else {})
+                found[key] = Entry(version, unpack(memory) if hour >= oldest else {})
         return found
 
     def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
         hour = int(at // HOUR_S)
+        rows = [(key, e.version, pack(e.memory), hour) for key, e in entries.items()]
         pending = self.counters.drain()
         try:
             with self._connection() as db:
                 db.execute("BEGIN IMMEDIATE")
-                lost = {k for k, e in entries.items() if not _swap(db, k, e, hour)}
+                lost = {row[0] for row in rows if not _swap(db, *row)}
                 if lost:
                     db.execute("ROLLBACK")
                     db.execute("BEGIN IMMEDIATE")
@@ -146,7 +148,7 @@ class SqliteStore:
         return None if row is None else Count(int(row[0]), float(row[1]))
 
     def close(self) -> None:
-        self.swap_many({}, 0.0)
+        self.swap_many({}, self.counters.now())
         with self._connection() as db:
             db.close()
 
@@ -161,13 +163,12 @@ class SqliteStore:
                 raise StoreError(f"the store failed: {error}") from error
 
 
-def _swap(db: sqlite3.Connection, key: str, entry: Entry, hour: int) -> bool:
-    memory = pack(entry.memory)
-    if entry.version == 0:
+def _swap(db: sqlite3.Connection, key: str, version: int, memory: bytes, hour: int) -> bool:
+    if version == 0:
         sql = "INSERT INTO clients VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING"
         return db.execute(sql, (key, memory, hour)).rowcount == 1
     sql = "UPDATE clients SET version = version + 1, memory = ?, hour = ? WHERE key = ? AND version = ?"
-    return db.execute(sql, (memory, hour, key, entry.version)).rowcount == 1
+    return db.execute(sql, (memory, hour, key, version)).rowcount == 1
 
 
 def _add(db: sqlite3.Connection, pending: Mapping[str, Count], at: float) -> dict[str, int]:
