@@ -88,7 +88,7 @@ def server() -> Iterator[HostileServer]:
 @pytest.fixture(scope="module")
 def front(server: HostileServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway with keys and a budget of four rows a day, in front of the hostile server."""
-    victim = {"type": "upstream", "url": server.url, "model": "m", "timeout_s": 1.0}
+    victim = {"type": "upstream", "url": server.url, "model": "m", "timeout_s": 2.0}
     config = {
         "identity": {"open": False},
         "tiers": {"default": {"rows": "4/day"}},
