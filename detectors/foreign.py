@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt, PrivateAttr
-from scipy.stats import beta
+from scipy.special import betaincinv
 from torch import Tensor
 
 from detectors.evidence import Evidence
@@ -108,7 +108,7 @@ class Foreign(Detector):
             held_out = _distance(measure, learned, query.inputs, prediction)[odd]
             threshold = np.quantile(held_out, self.quantile).astype(np.float32)
             flagged, total = int((held_out > threshold).sum()), len(held_out)
-            upper = float(beta.ppf(0.99, flagged + 1, total - flagged))  # Clopper and Pearson, 1934
+            upper = float(betaincinv(flagged + 1, total - flagged, 0.99))  # Clopper and Pearson, 1934
             learned[f"{measure}.threshold"] = threshold
             learned[f"{measure}.tolerated"] = np.array(min(self.margin * upper, 0.5))
         return learned
@@ -136,8 +136,9 @@ def _distance(
         whitened = prediction.features.numpy() @ learned["mahalanobis.whitening"]  # (B, D)
         # |w - m|^2 = |w|^2 + (|m|^2 - 2 w m), the least over the class means m
         inner = whitened @ learned["mahalanobis.means"]  # (B, C')
-        nearest: np.ndarray = (learned["mahalanobis.norms"] - 2.0 * inner).min(axis=1)
-        return _square_norms(whitened) + nearest
+        nearest = (learned["mahalanobis.norms"] - 2.0 * inner).min(axis=1)
+        square: np.ndarray = _square_norms(whitened) + nearest
+        return square
     assert prediction.logits is not None  # as above
     # log-sum-exp of the logits: the largest, less the logarithm of its probability
     likeliest = prediction.values.numpy().max(axis=1)

@@ -1,7 +1,7 @@
 """Who asks, and may they: credentials, deny list, rates and row budgets, all before any compute."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -92,11 +92,18 @@ class Admission:
     def enter(self, client: Client) -> None:
         """Count a request against the rates; 429 when one is used up."""
         mine = [(item, client.id) for item in self._requests[client.tier]]
-        self._charge(mine + [(item, OVERALL) for item in self._overall_requests], 1, "rate")
+        for item, who in mine + [(item, OVERALL) for item in self._overall_requests]:
+            if not self._counting.hit(item, "requests", who):
+                raise self._used_up(item, who, "requests", 1)
 
     def charge(self, client: Client, rows: int) -> None:
         """Count rows against the budgets; 429 when they do not fit, and then none is charged."""
-        self._charge(self._budgets(client), rows, "budget")
+        budgets = self._budgets(client)
+        for item, who in budgets:
+            if not self._counting.test(item, "rows", who, cost=rows):
+                raise self._used_up(item, who, "rows", rows)
+        for item, who in budgets:
+            self._counting.hit(item, "rows", who, cost=rows)
 
     def refund(self, client: Client, rows: int) -> None:
         """Give back the rows of an answer that never came."""
@@ -107,23 +114,15 @@ class Admission:
         mine = [(item, client.id) for item in self._rows[client.tier]]
         return mine + [(item, OVERALL) for item in self._overall_rows]
 
-    def _charge(
-        self, items: Sequence[tuple[limits.RateLimitItem, str]], cost: int, reason: str
-    ) -> None:
-        unit = "rows" if reason == "budget" else "requests"
-        for item, who in items:
-            if self._counting.test(item, unit, who, cost=cost):
-                continue
-            reset, left = self._counting.get_window_stats(item, unit, who)
-            wait = max(1, math.ceil(reset - self._counters.now()))
-            raise RequestError(
-                429,
-                f"{cost} {unit} asked, {max(left, 0)} of {item} left; try again in {wait} s",
-                reason=reason,
-                headers={"Retry-After": str(wait)},
-            )
-        for item, who in items:
-            self._counting.hit(item, unit, who, cost=cost)
+    def _used_up(self, item: limits.RateLimitItem, who: str, unit: str, asked: int) -> RequestError:
+        reset, left = self._counting.get_window_stats(item, unit, who)
+        wait = str(max(1, math.ceil(reset - self._counters.now())))
+        return RequestError(
+            429,
+            f"{asked} {unit} asked, {max(left, 0)} of {item} left; try again in {wait} s",
+            reason="rate" if unit == "requests" else "budget",
+            headers={"Retry-After": wait},
+        )
 
 
 def client_id(secret: bytes, name: str) -> str:

@@ -57,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _wait_for_the_rest(self) -> None:
         """Of headers, or of a body that nobody reads since its request was answered without it."""
-        if self._in_head and self._head_bytes:
+        if self._in_head and (self._begun or self._head_bytes):
             self._wait_for_headers()
         elif not self._in_head and self.cycle.response_complete:
             self._wait(self.bounds.body_timeout_s, self.transport.close)

@@ -44,13 +44,19 @@ class Store(Protocol):
 
 
 def pack(memory: Memory) -> bytes:
-    """A memory as bytes: arrays and names, nothing that runs."""
+    """A memory as bytes: arrays and names, nothing that runs; `StoreError` for anything else."""
     arrays = {
         f"{plugin}/{field}": np.asarray(array, order="C")
         for plugin, state in memory.items()
         for field, array in state.items()
     }
-    return save(arrays)
+    try:
+        return save(arrays)
+    except SafetensorError as error:
+        raise StoreError(
+            f"the memory of {', '.join(memory)} cannot be stored ({error}); detectors remember"
+            " arrays of numbers only"
+        ) from error
 
 
 def unpack(data: bytes) -> Memory:
