@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -33,7 +33,7 @@ def create_app(service: Service) -> Endpoint:
     The protocol's routes are plain ASGI endpoints: no pydantic model is built of a body's floats. All
     other paths go to a FastAPI application, which shows the OpenAPI pages.
     """
-    pages = FastAPI(title="Mantlet", version=__version__, redirect_slashes=False)
+    pages = FastAPIOffline(title="Mantlet", version=__version__, redirect_slashes=False)
     pages.openapi = lambda: openapi.document(service.settings)  # type: ignore[method-assign]  # FastAPI's documented way
     pages.add_exception_handler(HTTPException, _not_here)
     return Guard(Router(routes(service), redirect_slashes=False, default=pages), service)

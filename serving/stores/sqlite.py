@@ -2,8 +2,9 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mantlet.errors import ConfigError, StoreError
@@ -61,7 +62,7 @@ class SqliteStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.executescript(SCHEMA)
+            _prepare(self._db)
         except (sqlite3.Error, OSError) as error:
             raise ConfigError(
                 f"store 'sqlite:///{path}' cannot be opened: {error}; is the folder writable, and the"
@@ -158,9 +159,23 @@ class SqliteStore:
             try:
                 yield self._db
             except sqlite3.Error as error:
-                if self._db.in_transaction:
+                with suppress(sqlite3.Error):  # none may be open, or the database is closed
                     self._db.execute("ROLLBACK")
                 raise StoreError(f"the store failed: {error}") from error
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make the tables; SQLite itself does not wait while another worker switches to the log."""
+    for pause_s in (0.05,) * 100:
+        try:
+            db.executescript(SCHEMA)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(pause_s)
+        else:
+            return
+    db.executescript(SCHEMA)
 
 
 def _swap(db: sqlite3.Connection, key: str, version: int, memory: bytes, hour: int) -> bool:
