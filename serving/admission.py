@@ -92,8 +92,11 @@ class Admission:
     def enter(self, client: Client) -> None:
         """Count a request against the rates; 429 when one is used up."""
         mine = [(item, client.id) for item in self._requests[client.tier]]
-        for item, who in mine + [(item, OVERALL) for item in self._overall_requests]:
+        rates = mine + [(item, OVERALL) for item in self._overall_requests]
+        for number, (item, who) in enumerate(rates, 1):
             if not self._counting.hit(item, "requests", who):
+                for hit, whose in rates[:number]:
+                    self._counting.hit(hit, "requests", whose, cost=-1)
                 raise self._used_up(item, who, "requests", 1)
 
     def charge(self, client: Client, rows: int) -> None:

@@ -11,6 +11,7 @@ from mantlet.errors import RequestError
 
 J = TypeVar("J")
 A = TypeVar("A")
+LONG_S = 0.01
 
 
 @dataclass(slots=True)
@@ -23,6 +24,9 @@ class _Waiting(Generic[J, A]):
 
 class Batcher(Generic[J, A]):
     """Runs ``work`` on batches of jobs in threads of its own, at most ``concurrency`` at once.
+
+    A second batch starts beside a running one only where batches take over `LONG_S` (an upstream far
+    away): short ones are better waited for, since what queues meanwhile shares the next.
 
     ``work`` maps a sequence of jobs to an answer, or an exception, for each. A job whose deadline
     has passed is dropped before any work is done for it. The queue is bounded in rows; beyond that
@@ -41,7 +45,9 @@ class Batcher(Generic[J, A]):
         self._work = work
         self._max_batch_rows = max_batch_rows
         self._max_queue_rows = max_queue_rows
-        self._free = concurrency
+        self._concurrency = concurrency
+        self._running = 0
+        self._usual_s = 0.0  # how long a batch takes, smoothed
         self._retry_after = str(max(1, round(retry_after_s)))
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="batch")
         self._queue: deque[_Waiting[J, A]] = deque()
@@ -55,18 +61,20 @@ class Batcher(Generic[J, A]):
         waiting = _Waiting(job, rows, deadline, loop.create_future())
         self._queue.append(waiting)
         self.queued_rows += rows
-        if self._free:
-            self._start(loop)
+        self._start(loop)
         answer: A = await waiting.answer
         return answer
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._take(loop.time())
+        if self._running >= min(self._concurrency, 1 + int(self._usual_s / LONG_S)):
+            return
+        now = loop.time()
+        batch = self._take(now)
         if not batch:
             return
-        self._free -= 1
+        self._running += 1
         running = loop.run_in_executor(self._threads, self._work, [w.job for w in batch])
-        running.add_done_callback(lambda done: self._finish(loop, batch, done))
+        running.add_done_callback(lambda done: self._finish(loop, batch, done, now))
 
     def _take(self, now: float) -> list[_Waiting[J, A]]:
         batch: list[_Waiting[J, A]] = []
@@ -89,8 +97,10 @@ class Batcher(Generic[J, A]):
         loop: asyncio.AbstractEventLoop,
         batch: Sequence[_Waiting[J, A]],
         done: "asyncio.Future[Sequence[A | Exception]]",
+        since: float,
     ) -> None:
-        self._free += 1
+        self._running -= 1
+        self._usual_s += 0.1 * (loop.time() - since - self._usual_s)
         self._start(loop)
         error = done.exception()
         answers = done.result() if error is None else [error] * len(batch)

@@ -16,7 +16,7 @@ from mantlet.types import Kind, Prediction, Query, Released
 from serving.admission import Admission, Client
 from serving.batching import Batcher
 from serving.metrics import Metrics
-from serving.pipeline import Memory, Outcome, Pipeline, Scores
+from serving.pipeline import Outcome, Pipeline, Scores, end_of_refusal
 from serving.settings import Queue
 from serving.stores.base import Entry, Store
 
@@ -98,7 +98,7 @@ class Gateway:
         """When the client's refusal ends, from the store: a refusal survives a restart."""
         key = self._key(client)
         entry = self.store.load_many([key], self._clock())[key]
-        until = _end_of_refusal(entry.memory)
+        until = end_of_refusal(entry.memory)
         if len(self._denied_until) >= STANDINGS:
             self._denied_until.clear()
         self._denied_until[client] = until
@@ -188,7 +188,7 @@ class Gateway:
         """Remember refusals for admission; tell metrics and log of new alarms."""
         for row in outcome.denied.nonzero()[0].tolist():
             client = query.clients[row]
-            self._denied_until[client] = _end_of_refusal(outcome.memories[client])
+            self._denied_until[client] = end_of_refusal(outcome.memories[client])
         for name, signal in outcome.signals.items():
             self._seen.suspicion[name].observe(float(signal.suspicion.numpy().max()))
             for row in signal.alarm.numpy().nonzero()[0].tolist():
@@ -233,11 +233,6 @@ class _Stages:
         now = perf_counter()
         self._stages[stage].observe(now - self._since)
         self._since = now
-
-
-def _end_of_refusal(memory: Memory) -> float:
-    policy: Mapping[str, np.ndarray] = memory.get("policy", {})
-    return float(policy["denied_until"][0]) if "denied_until" in policy else 0.0
 
 
 def _denied() -> RequestError:

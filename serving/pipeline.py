@@ -20,6 +20,9 @@ from serving.policy import Level, level_of_rows
 Memory = Mapping[str, State]
 """What is remembered of one client: a state a detector, and ``policy`` with the end of a refusal."""
 
+POLICY = "policy"
+"""Where the end of a refusal is remembered; no detector may have this name."""
+
 Scores = Mapping[str, np.ndarray]
 """Every detector's (B, F) float64 scores of a query."""
 
@@ -77,11 +80,15 @@ class Pipeline:
             raise
         except Exception as error:  # whatever a model raises, it gives no answer
             raise VictimError(f"the victim raised {type(error).__name__}") from error
+        if not isinstance(prediction, Prediction) or prediction.kind is not self.victim.kind:
+            kind = getattr(prediction, "kind", type(prediction).__name__)
+            raise VictimError(f"the victim answered {kind}; wanted {self.victim.kind}")
         rows, values = len(query.clients), prediction.values
-        if prediction.kind is not self.victim.kind or len(values) != rows:
+        classes = (self.victim.classes,) if prediction.kind is Kind.PROBABILITIES else ()
+        if values.shape[: 1 + len(classes)] != (rows, *classes):
             raise VictimError(
-                f"the victim answered {len(values)} rows of {prediction.kind}"
-                f" to {rows} rows; wanted {self.victim.kind}"
+                f"the victim answered {tuple(values.shape)} to {rows} rows;"
+                f" wanted {(rows, *classes)}"
             )
         if prediction.kind is Kind.PROBABILITIES:
             if not simplex.on_simplex(values):
@@ -98,6 +105,8 @@ class Pipeline:
                 rows = detector.score(query, prediction)
             except Exception as error:  # any failure of a plug-in is the same failure
                 raise _plugin_error(detector, f"raised {type(error).__name__} in score") from error
+            if not isinstance(rows, Tensor):
+                raise _plugin_error(detector, f"scored a {type(rows).__name__}")
             if rows.ndim != 2 or len(rows) != len(query.clients):
                 raise _plugin_error(
                     detector, f"scored {tuple(rows.shape)} for {len(query.clients)} rows"
@@ -115,14 +124,8 @@ class Pipeline:
         enforcing = {d.name: signals[d.name] for d in self.detectors if d.enforces}
         levels = level_of_rows(self.levels, enforcing, len(query.clients))
         defended = self._defend(prediction, query, signals, levels)
-        deny_s = self._deny_s[levels]  # (B,)
-        return Outcome(
-            released=self._release(defended),
-            memories=_remember_refusals(after, query, deny_s),
-            signals=signals,
-            levels=levels,
-            denied=deny_s > 0,
-        )
+        after, denied = _refuse(after, query, self._deny_s[levels])
+        return Outcome(self._release(defended), after, signals, levels, denied)
 
     def _fold(
         self, query: Query, scores: Scores, memories: Mapping[str, Memory]
@@ -203,14 +206,27 @@ def _select(
     return part, asked, heard
 
 
-def _remember_refusals(
+def end_of_refusal(memory: Memory) -> float:
+    """Until when a client is refused, in seconds; 0 for one that never was."""
+    policy: State = memory.get(POLICY, {})
+    return float(policy["denied_until"][0]) if "denied_until" in policy else 0.0
+
+
+def _refuse(
     memories: dict[str, Memory], query: Query, deny_s: np.ndarray
-) -> dict[str, Memory]:
-    for row in deny_s.nonzero()[0].tolist():
-        client = query.clients[row]
-        until = np.array([query.at + float(deny_s[row])])
-        memories[client] = {**memories[client], "policy": {"denied_until": until}}
-    return memories
+) -> tuple[dict[str, Memory], np.ndarray]:
+    """Which rows are refused: those whose level denies, and all of a client until its refusal ends."""
+    until = {client: end_of_refusal(memory) for client, memory in memories.items()}
+    denied = np.zeros(len(deny_s), dtype=bool)
+    if not deny_s.any() and max(until.values()) <= query.at:
+        return memories, denied
+    for row, client in enumerate(query.clients):
+        until[client] = max(until[client], query.at + float(deny_s[row]))
+        denied[row] = until[client] > query.at
+        if deny_s[row]:
+            refusal = {"denied_until": np.array([until[client]])}
+            memories[client] = {**memories[client], POLICY: refusal}
+    return memories, denied
 
 
 def _plugin_error(detector: Detector, what: str) -> PluginError:

@@ -32,7 +32,7 @@ def level_of_rows(levels: Sequence[Level], signals: Mapping[str, Signal], rows: 
     """
     if len(levels) == 1:
         return np.zeros(rows, dtype=np.int64)
-    suspicion = np.zeros(rows)
+    suspicion = np.zeros(rows, dtype=np.float32)  # as the signals are: 0.7 must equal 0.7
     alarm = np.zeros(rows, dtype=bool)
     for signal in signals.values():
         suspicion = np.maximum(suspicion, signal.suspicion.numpy())
