@@ -3,30 +3,21 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.e2e.harness import Running
+from tests.environments import environment
 
-KSERVE = "kserve==0.21.0"
+pytestmark = pytest.mark.external
 
 
 @pytest.fixture(scope="session")
 def kserve_python() -> Path:
-    """The Python of an environment with KServe, made on demand and kept under MANTLET_TEST_CACHE."""
-    cache = Path(os.environ.get("MANTLET_TEST_CACHE", "~/.cache/mantlet-tests")).expanduser()
-    version = f"py{sys.version_info.major}{sys.version_info.minor}"
-    folder = cache / f"{KSERVE.replace('==', '-')}-{version}"
-    python = folder / "bin/python"
-    if not (folder / "complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, KSERVE], check=True)
-        (folder / "complete").touch()
-    return python
+    """The Python of an environment with KServe."""
+    return environment("kserve", "kserve==0.21.0") / "python"
 
 
 def test_kserves_client_finds_it_ready_and_infers(
