@@ -23,6 +23,12 @@ def on_simplex(values: Tensor) -> bool:
     return bool(np.abs(rows.sum(axis=1) - 1.0).max() <= TOLERANCE)
 
 
+def same_top1(one: Tensor, other: Tensor) -> bool:
+    """Whether the first largest class of every row is the same in both (B, C)."""
+    tops = (values.detach().cpu().numpy().argmax(axis=1) for values in (one, other))
+    return np.array_equal(*tops)
+
+
 def normalize(values: Tensor) -> Tensor:
     """Clip (B, C) at zero and divide each row by its sum; a row of zeros becomes uniform.
 

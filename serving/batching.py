@@ -1,10 +1,11 @@
 """The micro-batcher: whatever queued while the last batch ran becomes the next one. No timer."""
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from mantlet.errors import RequestError
@@ -20,6 +21,13 @@ class _Waiting(Generic[J, A]):
     rows: int
     deadline: float
     answer: "asyncio.Future[A]" = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch(Generic[J, A]):
+    jobs: Sequence[_Waiting[J, A]]
+    loop: asyncio.AbstractEventLoop
+    since: float
 
 
 class Batcher(Generic[J, A]):
@@ -49,7 +57,13 @@ class Batcher(Generic[J, A]):
         self._running = 0
         self._usual_s = 0.0  # how long a batch takes, smoothed
         self._retry_after = str(max(1, round(retry_after_s)))
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="batch")
+        self._batches: SimpleQueue[_Batch[J, A] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work_on_batches, name=f"batch-{number}", daemon=True)
+            for number in range(concurrency)
+        ]
+        for thread in self._threads:
+            thread.start()
         self._queue: deque[_Waiting[J, A]] = deque()
         self.queued_rows = 0
 
@@ -73,8 +87,16 @@ class Batcher(Generic[J, A]):
         if not batch:
             return
         self._running += 1
-        running = loop.run_in_executor(self._threads, self._work, [w.job for w in batch])
-        running.add_done_callback(lambda done: self._finish(loop, batch, done, now))
+        self._batches.put(_Batch(batch, loop, now))
+
+    def _work_on_batches(self) -> None:
+        """A thread's life: a queue and a wake-up, which cost a third of an executor's futures."""
+        while (batch := self._batches.get()) is not None:
+            try:
+                answers = self._work([waiting.job for waiting in batch.jobs])
+            except Exception as error:  # handed to everybody who waits for this batch
+                answers = [error] * len(batch.jobs)
+            batch.loop.call_soon_threadsafe(self._finish, batch, answers)
 
     def _take(self, now: float) -> list[_Waiting[J, A]]:
         batch: list[_Waiting[J, A]] = []
@@ -92,22 +114,14 @@ class Batcher(Generic[J, A]):
             rows += waiting.rows
         return batch
 
-    def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: Sequence[_Waiting[J, A]],
-        done: "asyncio.Future[Sequence[A | Exception]]",
-        since: float,
-    ) -> None:
+    def _finish(self, batch: "_Batch[J, A]", answers: Sequence[A | Exception]) -> None:
         self._running -= 1
-        self._usual_s += 0.1 * (loop.time() - since - self._usual_s)
-        self._start(loop)
-        error = done.exception()
-        answers = done.result() if error is None else [error] * len(batch)
-        for waiting, answer in zip(batch, answers, strict=True):
+        self._usual_s += 0.1 * (batch.loop.time() - batch.since - self._usual_s)
+        self._start(batch.loop)
+        for waiting, answer in zip(batch.jobs, answers, strict=True):
             if waiting.answer.cancelled():
                 continue
-            if isinstance(answer, BaseException):
+            if isinstance(answer, Exception):
                 waiting.answer.set_exception(answer)
             else:
                 waiting.answer.set_result(answer)
@@ -122,4 +136,7 @@ class Batcher(Generic[J, A]):
 
     def close(self) -> None:
         """Let go of the threads, after what they are doing."""
-        self._threads.shutdown(wait=True)
+        for _ in self._threads:
+            self._batches.put(None)
+        for thread in self._threads:
+            thread.join()

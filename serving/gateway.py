@@ -23,7 +23,7 @@ from serving.stores.base import Entry, Store
 log = structlog.get_logger(__name__)
 ATTEMPTS = 20
 STANDINGS = 100_000
-STAGES = ("predict", "score", "load", "respond", "store")
+STAGES = ("predict", "score", "respond", "store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +147,12 @@ class Gateway:
         ]
         query = Query(clients, torch.from_numpy(inputs), self._clock())
         stages = _Stages(self._seen.stages)
-        with torch.inference_mode():
-            prediction = self.pipeline.predict(query)
-            stages.end("predict")
-            scores = self.pipeline.score(query, prediction)
-            stages.end("score")
-            with self._folding:  # batches that ran side by side fold one after the other
-                outcome = self._respond(query, prediction, scores, stages)
+        prediction = self.pipeline.predict(query)
+        stages.end("predict")
+        scores = self.pipeline.score(query, prediction)
+        stages.end("score")
+        with self._folding:  # batches that ran side by side fold one after the other
+            outcome = self._respond(query, prediction, scores, stages)
         self._seen.batch_rows.observe(len(clients))
         self._note(query, outcome)
         return _split(outcome, sizes)
@@ -166,7 +165,6 @@ class Gateway:
         keys = [self._key(client) for client in clients]
         for _ in range(ATTEMPTS):
             entries = self.store.load_many(keys, query.at)
-            stages.end("load")
             memories = {c: entries[k].memory for c, k in zip(clients, keys, strict=True)}
             outcome = self.pipeline.respond(query, prediction, scores, memories)
             stages.end("respond")

@@ -35,7 +35,7 @@ class Metrics:
         )
         self.stage_s = Histogram(
             "mantlet_stage_seconds",
-            "Time of a micro-batch in each stage: predict, score, load, respond, store",
+            "Time of a micro-batch in each stage: predict, score, respond (with load), store",
             ("model", "stage"),
             buckets=FAST,
             registry=r,

@@ -138,14 +138,18 @@ class Pipeline:
             suspicion, alarm = np.zeros(len(own)), np.zeros(len(own), dtype=bool)
             for client, rows in rows_of.items():
                 state = after[client].get(detector.name) or detector.initial()
+                scored = own[rows]
                 try:
-                    state, suspicion[rows], alarm[rows] = detector.update(
-                        state, own[rows], query.at
-                    )
+                    state, opinion, alarmed = detector.update(state, scored, query.at)
+                    suspicion[rows], alarm[rows] = opinion, alarmed
                 except Exception as error:  # any failure of a plug-in is the same failure
                     raise _plugin_error(
                         detector, f"raised {type(error).__name__} in update"
                     ) from error
+                if not opinion.shape == alarmed.shape == (len(scored),):
+                    raise _plugin_error(
+                        detector, f"gave {opinion.shape} suspicions for {len(scored)} rows"
+                    )
                 after[client][detector.name] = state
             if not ((suspicion >= 0) & (suspicion <= 1)).all():
                 raise _plugin_error(detector, "returned a suspicion outside [0, 1]")
