@@ -19,10 +19,15 @@ class Level(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """What the level is called."""
     suspicion: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """It holds from this suspicion on."""
     alarm: bool = False
+    """It holds once a detector has alarmed, whatever the suspicion."""
     defenses: tuple[str, ...] = ()
+    """Names of the defenses that run."""
     deny_s: PositiveFloat | None = None
+    """Refuse the client for that many seconds."""
 
 
 def level_of_rows(levels: Sequence[Level], signals: Mapping[str, Signal], rows: int) -> np.ndarray:

@@ -87,50 +87,75 @@ class Listen(Section):
     """Where clients reach the gateway, and how much of their bytes and time it takes."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; ``0.0.0.0`` for all of the machine."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of the clients; 0 lets the system choose."""
     workers: PositiveInt = 1
+    """Processes that share the port. Each loads every model; all share one SQLite store."""
     max_body_bytes: PositiveInt = 8 * 1024 * 1024
+    """A longer body is refused with 413, before it is read where its length is announced."""
     max_header_bytes: PositiveInt = 16 * 1024
+    """A longer request line with headers is refused with 431."""
     max_headers: PositiveInt = 64
+    """More headers than that are refused with 431."""
     header_timeout_s: PositiveFloat = 10.0
+    """How long a connection may take to send its headers."""
     body_timeout_s: PositiveFloat = 20.0
+    """How long a body may take to arrive, before it is refused with 408."""
     keep_alive_s: PositiveFloat = 75.0
+    """How long a connection may wait for its next request."""
     max_connections: PositiveInt = 4096
+    """Connections beyond that are refused with 503."""
     drain_s: PositiveFloat = 30.0
+    """How long requests under way may take after SIGTERM."""
     trusted_proxies: tuple[str, ...] = ()
+    """Addresses of proxies whose ``X-Forwarded-For`` is believed."""
 
 
 class Admin(Section):
     """The operator's port: metrics and, later, clients and alarms. Keep it on loopback."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. Beyond loopback a token is required."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Port of the operator; worker n listens n ports above it."""
     token: SecretStr | None = None
+    """When set, every request needs ``Authorization: Bearer`` with it."""
 
 
 class Identity(Section):
     """Who clients are: ``open`` lets everybody in by address, otherwise a key is needed."""
 
     open: bool = False
+    """Whether a request without a key is taken; its client is then its address."""
     keys: Path = Path("keys.json")
+    """The file of the keys, relative to ``data_dir``."""
     deny: tuple[str, ...] = ()
+    """Client names, ``address:IP`` for addresses, or ids from the log, that are refused with 403."""
 
 
 class Tier(Section):
     """What one client of the tier may ask for; ``None`` is no limit."""
 
     requests: RateText | None = None
+    """Requests in a time, such as ``100/second``; several with ``;`` between them."""
     rows: RateText | None = None
+    """Rows in a time, such as ``50000/day``; several with ``;`` between them."""
 
 
 class Queue(Section):
     """The micro-batcher: how large a batch, how long a queue, how long an answer may take."""
 
     max_batch_rows: PositiveInt = 256
+    """Rows that go through the model at once."""
     max_queue_rows: PositiveInt = 4096
+    """Rows that may wait; requests beyond that are refused with 503."""
     max_rows_per_request: PositiveInt = 256
+    """A request with more rows is refused with 413."""
     deadline_s: PositiveFloat = 10.0
+    """A request that waits longer is refused with 503, before any compute."""
     retry_after_s: PositiveFloat = 1.0
+    """What ``Retry-After`` says in a 503."""
 
 
 class Model(Section):
@@ -140,13 +165,21 @@ class Model(Section):
     """
 
     victim: AnyVictim
+    """What is protected; see the victims below."""
     calibration: FilePath | None = None
+    """What detectors learned of benign traffic; written by ``mantlet calibrate``."""
     detectors: tuple[AnyDetector, ...] = ()
+    """What watches the clients."""
     defenses: tuple[AnyDefense, ...] = ()
+    """What may change answers, in the order in which they run."""
     policy: tuple[Level, ...] = ()
+    """Levels in rising order of suspicion. Without any, all defenses run for everybody."""
     answer: Literal["probabilities", "labels"] = "probabilities"
+    """``labels`` answers one integer a row in place of probabilities, to everybody."""
     queue: Queue = Queue()
+    """The micro-batcher."""
     example: FilePath | None = None
+    """An input for the curl line that ``serve`` prints: PNG, JPEG or .npy."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Model":
@@ -184,18 +217,31 @@ class Settings(Section):
     """The whole config file."""
 
     listen: Listen = Listen()
+    """The port of the clients."""
     admin: Admin = Admin()
+    """The port of the operator."""
     identity: Identity = Identity()
+    """Who clients are."""
     data_dir: Path = Path(".mantlet")
+    """Folder of secret, keys and store, relative to where ``mantlet`` is started."""
     secret: SecretStr | None = None
+    """Keys the noise and the hashes of clients; 16 characters or more. Made at the first start."""
     store: str = "sqlite:///state.db"
+    """What is remembered: ``memory://``, or ``sqlite:///FILE`` relative to ``data_dir``."""
     remember_s: PositiveFloat = 180 * 86_400.0
+    """Clients not seen for that long are forgotten, with their alarms."""
     tiers: dict[str, Tier] = {"default": Tier()}
+    """Limits of a client by the tier of its key; ``default`` must be there."""
     overall: Tier = Tier()
+    """Limits of all clients together."""
     device: str = "cpu"
+    """Where torch runs: ``cpu``, ``cuda``, ..."""
     threads: PositiveInt = 1
+    """Threads of one forward pass."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important events that are logged."""
     models: Annotated[dict[str, Model], Field(min_length=1)]
+    """The protected models, by the name they have in paths."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Settings":

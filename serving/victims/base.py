@@ -22,9 +22,13 @@ class VictimPlugin(Plugin, ABC):
     """
 
     low: float | None = 0.0
+    """Smallest value that clients may send; ``null`` for no bound."""
     high: float | None = 1.0
+    """Largest value that clients may send; ``null`` for no bound."""
     mean: Annotated[Numbers, Field(max_length=16)] = ()
+    """Subtracted from the inputs, one number a channel or one for all."""
     std: Annotated[Numbers, Field(max_length=16)] = ()
+    """Divides the inputs after that; as many numbers as ``mean``."""
 
     @model_validator(mode="after")
     def _normalisation_fits(self) -> "VictimPlugin":

@@ -34,10 +34,15 @@ class OnnxVictim(VictimPlugin):
 
     type: Literal["onnx"] = "onnx"
     weights: Path
+    """An ONNX file."""
     output_name: str = ""
+    """The output with the scores; the first one by default."""
     features: str = ""
+    """An output with features, for the detectors."""
     scores: Literal["auto", "logits", "probabilities"] = "auto"
+    """What the output holds; ``auto`` tries it."""
     input_shape: tuple[PositiveInt, ...] = ()
+    """Shape of one row, where the file leaves axes open."""
 
     _session: "onnxruntime.InferenceSession" = PrivateAttr()
     _outputs: list[str] = PrivateAttr()

@@ -35,10 +35,15 @@ class TorchVictim(VictimPlugin):
 
     type: Literal["torch"] = "torch"
     weights: Path
+    """A safetensors file."""
     architecture: str
+    """A registered architecture."""
     settings: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Settings of the architecture, such as ``classes``."""
     input_shape: tuple[PositiveInt, ...] = ()
+    """Shape of one row, where the architecture does not say it."""
     engine_choice: Literal["auto", "torch", "onnx"] = Field("auto", alias="engine")
+    """``auto``, ``torch`` or ``onnx``; see above."""
 
     _network: nn.Module = PrivateAttr()
     _session: "onnxruntime.InferenceSession | None" = PrivateAttr(None)

@@ -63,23 +63,39 @@ class UpstreamVictim(VictimPlugin):
 
     type: Literal["upstream"] = "upstream"
     url: Annotated[str, AfterValidator(_address)]
+    """Scheme, host, port and perhaps a path, without ``/v2``."""
     model: Annotated[PathPart, Field(min_length=1)]
+    """The name of the model there."""
     model_version: PathPart = ""
+    """A version of it; the server chooses by default."""
     protocol: Literal["v2", "v1"] = "v2"
+    """What the server speaks."""
     scores: Literal["probabilities", "logits"] = "probabilities"
+    """What the server answers."""
     binary: Literal["auto", "always", "never"] = "auto"
+    """Whether tensors go as bytes, in V2."""
     input_name: str = ""
+    """Which input of several, or its name where metadata are missing."""
     output_name: str = ""
+    """Which output of several."""
     input_shape: tuple[PositiveInt, ...] = ()
+    """Shape of one row, where the server does not say it."""
     number_of_classes: PositiveInt | None = Field(None, alias="classes")
+    """Number of classes, where the server does not say it."""
     headers: Annotated[dict[str, SecretStr], AfterValidator(_sendable)] = Field(
         default_factory=dict
     )
+    """Sent with every request, such as credentials."""
     timeout_s: PositiveFloat = 10.0
+    """How long an answer may take, before the client gets a 504."""
     connect_timeout_s: PositiveFloat = 2.0
+    """How long one try to connect may take."""
     pool: PositiveInt = 8
+    """Connections to the server, and batches under way at once."""
     pool_idle_s: PositiveFloat = 4.0
+    """How long an unused connection is kept."""
     max_answer_bytes: PositiveInt = 64 * 1024 * 1024
+    """A longer answer is refused."""
 
     _loop: asyncio.AbstractEventLoop = PrivateAttr()
     _thread: threading.Thread | None = PrivateAttr(None)
