@@ -146,9 +146,9 @@ class Pipeline:
                     raise _plugin_error(
                         detector, f"raised {type(error).__name__} in update"
                     ) from error
-                if not opinion.shape == alarmed.shape == (len(scored),):
+                if not np.shape(opinion) == np.shape(alarmed) == (len(scored),):
                     raise _plugin_error(
-                        detector, f"gave {opinion.shape} suspicions for {len(scored)} rows"
+                        detector, f"gave {np.shape(opinion)} suspicions for {len(scored)} rows"
                     )
                 after[client][detector.name] = state
             if not ((suspicion >= 0) & (suspicion <= 1)).all():

@@ -1,0 +1,534 @@
+"""The heart: what leaves, to whom, and that nothing leaves when anything fails."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from defenses.gaussian_noise import GaussianNoise
+from defenses.label_only import LabelOnly
+from defenses.reverse_sigmoid import ReverseSigmoid
+from defenses.rounding import Rounding
+from defenses.top_k import TopK
+from detectors.foreign import Foreign
+from detectors.rate import Rate
+from mantlet.data import Images
+from mantlet.errors import PluginError, VictimError
+from mantlet.plugin import Defense, Detector, Setup
+from mantlet.types import Kind, Prediction, Query, Signal, State, Victim
+from serving.pipeline import Memory, Outcome, Pipeline, end_of_refusal
+from serving.policy import Level
+from serving.victims.torch import TorchVictim
+from tests.helpers import SETUP, TinyVictim, query, rows
+
+Fold = Callable[[State, np.ndarray, float], tuple[State, np.ndarray, np.ndarray]]
+LEVELS = (
+    Level(name="normal", defenses=("rounding",)),
+    Level(name="watched", suspicion=0.3, defenses=("gaussian_noise", "rounding")),
+    Level(name="suspected", suspicion=0.6, defenses=("reverse_sigmoid", "top_k")),
+    Level(name="alarmed", alarm=True, defenses=("label_only",)),
+)
+
+
+class Scripted(Detector):
+    """Scores with the top probability it sees, and folds as a test tells it to."""
+
+    type: Literal["scripted"] = "scripted"
+
+    _scores: list[Callable[[Query, Prediction], Any]] = PrivateAttr(default_factory=list)
+    _folds: list[Fold] = PrivateAttr(default_factory=list)
+    _seen: list[Prediction] = PrivateAttr(default_factory=list)
+
+    def score(self, query: Query, prediction: Prediction) -> Tensor:
+        self._seen.append(prediction)
+        if self._scores:
+            answer: Tensor = self._scores[-1](query, prediction)
+            return answer
+        return prediction.values.amax(dim=1, keepdim=True)
+
+    def initial(self) -> State:
+        return {"rows": np.zeros(1, dtype=np.int64)}
+
+    def update(
+        self, state: State, rows: np.ndarray, at: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        if self._folds:
+            return self._folds[-1](state, rows, at)
+        count = len(rows)
+        return {"rows": state["rows"] + count}, np.zeros(count), np.zeros(count, dtype=bool)
+
+
+class Answering(Defense):
+    """Answers as a test tells it to, and remembers what it was asked."""
+
+    type: Literal["answering"] = "answering"
+    keeps_top1 = False
+
+    _answers: list[Callable[[Prediction], Any]] = PrivateAttr(default_factory=list)
+    _asked: list[tuple[Prediction, Query, Mapping[str, Signal]]] = PrivateAttr(default_factory=list)
+
+    def apply(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        self._asked.append((prediction, query, signals))
+        answer: Prediction = self._answers[-1](prediction) if self._answers else prediction
+        return answer
+
+
+class Lying(TinyVictim):
+    """Answers what a test tells it to."""
+
+    def __init__(self, answer: Callable[[Prediction], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        answer: Prediction = self._answer(super().predict(inputs))
+        return answer
+
+
+def loaded(*plugins: Any) -> tuple[Any, ...]:
+    for plugin in plugins:
+        plugin.load(SETUP)
+    return plugins
+
+
+@cache
+def calibrated(victim: Victim) -> Foreign:
+    detector = Foreign(alpha=1e-3)
+    inputs = rows(400, seed=5)
+    learned = detector.calibrate(query(inputs, "benign"), victim.predict(inputs))
+    detector.load(Setup(SETUP.device, SETUP.secret, learned))
+    return detector
+
+
+def whole_chain(victim: Victim, *, levels: Sequence[Level] = LEVELS) -> Pipeline:
+    """Every plug-in that comes first, with levels close enough to be crossed within a batch."""
+    defenses = loaded(
+        GaussianNoise(sigma=0.05), ReverseSigmoid(), TopK(k=2), LabelOnly(), Rounding(decimals=2)
+    )
+    rate = Rate(rows=12, window_s=1000)
+    return Pipeline(victim, (calibrated(victim), rate), defenses, levels=levels)
+
+
+def answered(
+    pipeline: Pipeline, batches: Sequence[Query]
+) -> tuple[list[Outcome], dict[str, Memory]]:
+    """Run batches one after the other, with the memories that the ones before left."""
+    memories: dict[str, Memory] = {}
+    outcomes = []
+    for batch in batches:
+        outcome = pipeline.run(batch, memories)
+        memories |= outcome.memories
+        outcomes.append(outcome)
+    return outcomes, memories
+
+
+def cut(whole: Query, cuts: Sequence[int]) -> list[Query]:
+    bounds = sorted({0, len(whole.clients), *(c for c in cuts if c < len(whole.clients))})
+    return [
+        Query(whole.clients[a:b], whole.inputs[a:b], whole.at)
+        for a, b in itertools.pairwise(bounds)
+    ]
+
+
+def together(outcomes: Sequence[Outcome]) -> tuple[Tensor, list[bool], list[int]]:
+    return (
+        torch.cat([o.released.values for o in outcomes]),
+        [bool(d) for o in outcomes for d in o.denied],
+        [int(level) for o in outcomes for level in o.levels],
+    )
+
+
+VICTIM = TinyVictim()
+streams = st.lists(
+    st.tuples(st.sampled_from(["ann", "bob", "cat"]), st.sampled_from("nnh"), st.integers(0, 400)),
+    min_size=16,
+    max_size=40,
+)
+
+
+def stream(drawn: list[tuple[str, str, int]]) -> Query:
+    """Rows as in the calibration, or black and white ones that ``foreign`` flags."""
+    noise = torch.cat([rows(1, seed=seed) for _, _, seed in drawn])
+    hard = torch.tensor([kind == "h" for _, kind, _ in drawn]).view(-1, 1, 1, 1)
+    return query(torch.where(hard, noise.round(), noise), [c for c, _, _ in drawn], at=7.0)
+
+
+@given(streams, st.lists(st.integers(1, 39), max_size=6), st.lists(st.integers(1, 39), max_size=20))
+@settings(max_examples=60)
+def test_an_answer_does_not_depend_on_what_it_was_batched_with(
+    drawn: list[tuple[str, str, int]], cuts: list[int], other_cuts: list[int]
+) -> None:
+    pipeline = whole_chain(VICTIM)
+    whole = stream(drawn)
+    alone, single = answered(pipeline, cut(whole, range(len(drawn))))
+    for some in (cuts, other_cuts, []):
+        outcomes, memories = answered(pipeline, cut(whole, some))
+        values, _, levels = together(outcomes)
+
+        assert torch.allclose(values, together(alone)[0], atol=1e-5)
+        assert levels == together(alone)[2]
+        assert memories.keys() == single.keys()
+        for client, detector in [(c, d) for c in memories for d in ("foreign", "rate")]:
+            for name, array in memories[client][detector].items():
+                assert np.allclose(array, single[client][detector][name], atol=1e-9)
+
+
+@given(streams)
+def test_other_clients_rows_between_ones_own_change_nothing(
+    drawn: list[tuple[str, str, int]],
+) -> None:
+    pipeline = whole_chain(VICTIM)
+    whole = stream(drawn)
+    values = pipeline.run(whole, {}).released.values
+    for client in set(whole.clients):
+        own = [row for row, name in enumerate(whole.clients) if name == client]
+        alone = pipeline.run(query(whole.inputs[own], client, at=7.0), {}).released.values
+
+        assert torch.allclose(values[own], alone, atol=1e-5)
+
+
+def test_the_chain_of_these_tests_crosses_every_level_within_one_batch() -> None:
+    outcome = whole_chain(VICTIM).run(query(rows(14)), {})
+
+    assert sorted(set(outcome.levels.tolist())) == [0, 1, 2, 3]
+
+
+@given(streams, st.lists(st.integers(1, 39), max_size=6))
+def test_who_is_refused_does_not_depend_on_how_the_stream_is_cut(
+    drawn: list[tuple[str, str, int]], cuts: list[int]
+) -> None:
+    levels = (Level(name="normal"), Level(name="denied", suspicion=0.5, deny_s=60))
+    pipeline = whole_chain(VICTIM, levels=levels)
+    whole = stream(drawn)
+    alone, single = answered(pipeline, cut(whole, range(len(drawn))))
+    outcomes, memories = answered(pipeline, cut(whole, cuts))
+
+    assert together(outcomes)[1] == together(alone)[1]
+    assert {c: end_of_refusal(m) for c, m in memories.items()} == {
+        c: end_of_refusal(m) for c, m in single.items()
+    }
+
+
+def test_the_shipped_victim_answers_a_row_alike_alone_and_in_a_batch(
+    shipped_victim: TorchVictim, digits: Images
+) -> None:
+    """Without rounding, whose steps a difference in the seventh decimal may cross."""
+    defenses = loaded(GaussianNoise(sigma=0.05), ReverseSigmoid(), TopK(k=2), LabelOnly())
+    levels = [
+        level.model_copy(update={"defenses": tuple(d for d in level.defenses if d != "rounding")})
+        for level in LEVELS
+    ]
+    pipeline = Pipeline(shipped_victim, (Rate(rows=50),), defenses, levels=levels)
+    whole = query(torch.from_numpy(digits.x[:64]), ["ann", "bob"] * 32)
+    alone = together(answered(pipeline, cut(whole, range(64)))[0])
+    batch = together(answered(pipeline, [whole])[0])
+
+    assert set(batch[2]) == {0, 1, 2}
+    assert torch.allclose(batch[0], alone[0], atol=1e-5)
+
+
+def test_the_same_query_at_the_same_level_gets_the_same_answer() -> None:
+    pipeline = Pipeline(VICTIM, (), loaded(GaussianNoise(sigma=0.3)))
+    asked = query(rows(5))
+
+    assert torch.equal(
+        pipeline.run(asked, {}).released.values, pipeline.run(asked, {}).released.values
+    )
+
+
+def test_detectors_see_clean_predictions_and_defenses_see_signals_only() -> None:
+    detector, spy = Scripted(), Answering()
+    pipeline = Pipeline(VICTIM, (detector,), (*loaded(LabelOnly()), spy))
+    asked = query(rows(6))
+    pipeline.run(asked, {})
+    (seen,) = detector._seen
+    ((prediction, _, signals),) = spy._asked
+
+    assert torch.equal(seen.values, VICTIM.predict(asked.inputs).values)
+    assert torch.equal(prediction.values.amax(dim=1), torch.ones(6)), "label_only came before"
+    assert {type(signal) for signal in signals.values()} == {Signal}
+    assert {f.name for f in dataclasses.fields(Signal)} == {"suspicion", "alarm", "reason"}
+
+
+def test_a_defense_gets_just_the_rows_whose_level_asks_for_it() -> None:
+    spy = Answering()
+    levels = (Level(name="normal"), Level(name="pressed", suspicion=0.5, defenses=("answering",)))
+    pipeline = Pipeline(VICTIM, (Rate(rows=4),), (spy,), levels=levels)
+    asked = query(rows(6), ["ann", "bob", "ann", "bob", "ann", "cat"])
+    outcome = pipeline.run(asked, {})
+    ((prediction, part, signals),) = spy._asked
+    clean = VICTIM.predict(asked.inputs)
+
+    assert outcome.levels.tolist() == [0, 0, 1, 1, 1, 0]
+    assert list(part.clients) == ["ann", "bob", "ann"]
+    assert torch.equal(part.inputs, asked.inputs[2:5])
+    assert torch.equal(prediction.values, clean.values[2:5])
+    assert prediction.logits is not None
+    assert clean.logits is not None
+    assert torch.equal(prediction.logits, clean.logits[2:5])
+    assert signals["rate"].suspicion.tolist() == [0.5, 0.5, 0.75]
+
+
+def test_a_defense_that_no_row_asks_for_is_not_called() -> None:
+    spy = Answering()
+    levels = (Level(name="normal"), Level(name="alarmed", alarm=True, defenses=("answering",)))
+    Pipeline(VICTIM, (Rate(rows=100),), (spy,), levels=levels).run(query(rows(3)), {})
+
+    assert spy._asked == []
+
+
+def test_without_a_policy_every_defense_runs_on_every_row() -> None:
+    values = Pipeline(VICTIM, (), loaded(LabelOnly())).run(query(rows(4)), {}).released.values
+
+    assert set(values.unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_detector_that_only_observes_signals_and_changes_nothing() -> None:
+    class Observing(Scripted):
+        @property
+        def enforces(self) -> bool:
+            return False
+
+    detector = Observing()
+    detector._folds.append(lambda s, r, at: (s, np.ones(len(r)), np.ones(len(r), dtype=bool)))
+    outcome = Pipeline(
+        VICTIM, (detector,), loaded(LabelOnly()), levels=LEVELS[:1] + LEVELS[3:]
+    ).run(query(rows(3)), {})
+
+    assert outcome.levels.tolist() == [0, 0, 0]
+    assert outcome.signals["scripted"].alarm.all()
+
+
+def test_nothing_but_the_answer_is_released() -> None:
+    released = Pipeline(VICTIM).run(query(rows(3)), {}).released
+
+    assert VICTIM.predict(rows(1)).logits is not None
+    assert released.logits is None
+    assert released.features is None
+
+
+def test_in_label_form_only_class_numbers_are_released() -> None:
+    asked = query(rows(5))
+    released = Pipeline(VICTIM, answer="labels").run(asked, {}).released
+
+    assert released.kind is Kind.LABELS
+    assert released.values.dtype is torch.int64
+    assert torch.equal(released.values, VICTIM.predict(asked.inputs).values.argmax(dim=1))
+
+
+def test_the_victim_is_asked_once_and_arguments_are_not_written_into() -> None:
+    victim = TinyVictim()
+    pipeline = whole_chain(victim)
+    asked = query(rows(9))
+    memories = pipeline.run(asked, {}).memories
+    before = {d: {n: a.copy() for n, a in s.items()} for d, s in memories["client"].items()}
+    inputs = asked.inputs.clone()
+    victim.batches.clear()
+    pipeline.run(asked, memories)
+
+    assert victim.batches == [9]
+    assert torch.equal(asked.inputs, inputs)
+    for detector, state in before.items():
+        assert all(np.array_equal(memories["client"][detector][n], a) for n, a in state.items())
+
+
+def nan_in(prediction: Prediction) -> Prediction:
+    values = prediction.values.clone()
+    values[-1, 0] = math.nan
+    return replace(prediction, values=values)
+
+
+LIES: dict[str, Callable[[Prediction], Any]] = {
+    "a row less": lambda p: replace(p, values=p.values[1:]),
+    "a row more": lambda p: replace(p, values=torch.cat([p.values, p.values[:1]])),
+    "a class less": lambda p: replace(p, values=torch.full((len(p.values), 4), 0.25)),
+    "one axis": lambda p: replace(p, values=p.values[:, 0]),
+    "a number": lambda p: replace(p, values=torch.tensor(0.5)),
+    "nan": nan_in,
+    "infinity": lambda p: replace(p, values=p.values.index_fill(1, torch.tensor([0]), math.inf)),
+    "no probabilities": lambda p: replace(p, values=2 * p.values),
+    "kind": lambda p: replace(p, kind=Kind.IMAGES),
+    "nothing": lambda p: None,
+    "a tensor": lambda p: p.values,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_victim_that_answers_nonsense_answers_nothing(lie: str) -> None:
+    detector = Scripted()
+    pipeline = Pipeline(Lying(LIES[lie]), (detector,))
+
+    with pytest.raises(VictimError, match="the victim answered"):
+        pipeline.run(query(rows(4)), {})
+    assert detector._seen == []
+
+
+def test_a_victim_that_raises_answers_nothing() -> None:
+    def fail(prediction: Prediction) -> Prediction:
+        raise RuntimeError("out of memory, with an input in the message")
+
+    with pytest.raises(VictimError, match="raised RuntimeError") as caught:
+        Pipeline(Lying(fail)).run(query(rows(4)), {})
+    assert "input" not in str(caught.value)
+
+
+def test_pictures_of_a_victim_must_be_finite() -> None:
+    def pictures(value: float) -> Lying:
+        victim = Lying(
+            lambda p: Prediction(torch.full((len(p.values), 1, 2, 2), value), Kind.IMAGES)
+        )
+        victim.kind = Kind.IMAGES
+        return victim
+
+    assert Pipeline(pictures(0.5)).run(query(rows(2)), {}).released.kind is Kind.IMAGES
+    with pytest.raises(VictimError, match="not finite"):
+        Pipeline(pictures(math.nan)).run(query(rows(2)), {})
+
+
+def raises(*_: Any) -> Any:
+    raise KeyError("a secret of the plug-in")
+
+
+SCORES: dict[str, tuple[Callable[[Query, Prediction], Any], str]] = {
+    "raises": (raises, "raised KeyError in score"),
+    "nothing": (lambda q, p: None, "scored a NoneType"),
+    "numpy": (lambda q, p: p.values.numpy(), "scored a ndarray"),
+    "one axis": (lambda q, p: p.values[:, 0], r"scored \(4,\) for 4 rows"),
+    "a row less": (lambda q, p: p.values[1:], r"scored \(3, 5\) for 4 rows"),
+    "nan": (lambda q, p: nan_in(p).values, "scored values that are not finite"),
+    "infinity": (lambda q, p: p.values / 0, "scored values that are not finite"),
+}
+FOLDS: dict[str, tuple[Fold, str]] = {
+    "raises": (raises, "raised KeyError in update"),
+    "nothing": (lambda s, r, at: None, "raised TypeError in update"),  # type: ignore[arg-type, return-value]
+    "a row less": (
+        lambda s, r, at: (s, np.zeros(len(r) - 1), np.zeros(len(r) - 1, dtype=bool)),
+        "(raised ValueError in update|gave .1,. suspicions for 2 rows)",
+    ),
+    "nan": (
+        lambda s, r, at: (s, np.full(len(r), math.nan), np.zeros(len(r), dtype=bool)),
+        r"a suspicion outside \[0, 1\]",
+    ),
+    "too much": (
+        lambda s, r, at: (s, np.full(len(r), 1.01), np.zeros(len(r), dtype=bool)),
+        r"a suspicion outside \[0, 1\]",
+    ),
+    "negative": (
+        lambda s, r, at: (s, np.full(len(r), -0.01), np.zeros(len(r), dtype=bool)),
+        r"a suspicion outside \[0, 1\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("clients", [["ann"] * 4, ["ann", "bob", "ann", "bob"]])
+@pytest.mark.parametrize("broken", SCORES)
+def test_a_detector_that_breaks_in_score_fails_closed(broken: str, clients: list[str]) -> None:
+    detector = Scripted(name="mine")
+    detector._scores.append(SCORES[broken][0])
+
+    with pytest.raises(PluginError, match=f"detector 'mine' {SCORES[broken][1]}"):
+        Pipeline(VICTIM, (detector,)).run(query(rows(4), clients), {})
+
+
+@pytest.mark.parametrize("clients", [["ann"] * 4, ["ann", "bob", "ann", "bob"]])
+@pytest.mark.parametrize("broken", FOLDS)
+def test_a_detector_that_breaks_in_update_fails_closed(broken: str, clients: list[str]) -> None:
+    detector = Scripted(name="mine")
+    detector._folds.append(FOLDS[broken][0])
+
+    with pytest.raises(PluginError, match=f"detector 'mine' .*{FOLDS[broken][1]}"):
+        Pipeline(VICTIM, (detector,)).run(query(rows(4), clients), {})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [raises, nan_in, lambda p: replace(p, values=p.values[:, 1:]), lambda p: None],
+    ids=["raises", "nan", "shape", "nothing"],
+)
+@pytest.mark.parametrize("suspicion", [0.0, 0.5], ids=["on all rows", "on some rows"])
+def test_a_defense_that_breaks_fails_closed(
+    answer: Callable[[Prediction], Any], suspicion: float
+) -> None:
+    """Also where just a few rows asked for it, and where a good defense comes after it."""
+    broken = Answering(name="mine")
+    broken._answers.append(answer)
+    level = Level(name="level", suspicion=suspicion, defenses=("mine", "label_only"))
+    levels = (level,) if suspicion == 0 else (Level(name="normal"), level)
+    pipeline = Pipeline(VICTIM, (Rate(rows=4),), (broken, *loaded(LabelOnly())), levels=levels)
+
+    with pytest.raises(PluginError, match="defense 'mine'"):
+        pipeline.run(query(rows(4)), {})
+
+
+DENYING = (Level(name="normal"), Level(name="denied", alarm=True, deny_s=60))
+
+
+def test_a_job_with_one_refused_row_gets_nothing_at_all() -> None:
+    pipeline = Pipeline(VICTIM, (Rate(rows=3),), levels=DENYING)
+    outcome = pipeline.run(query(rows(6), ["ann", "ann", "bob", "ann", "bob", "bob"]), {})
+
+    assert outcome.denied.tolist() == [False, False, False, True, False, True]
+    assert outcome.rows(0, 4) is None
+    assert outcome.rows(3, 4) is None
+    first, third = outcome.rows(0, 2), outcome.rows(2, 3)
+    assert first is not None
+    assert third is not None
+    assert torch.equal(first.values, outcome.released.values[:2])
+    assert torch.equal(third.values, outcome.released.values[2:3])
+
+
+def test_a_refusal_is_remembered_until_it_ends() -> None:
+    pipeline = Pipeline(VICTIM, (Rate(rows=2, window_s=10),), levels=DENYING)
+    memories = pipeline.run(query(rows(2), at=100.0), {}).memories
+
+    assert end_of_refusal(memories["client"]) == 160.0
+    assert end_of_refusal({}) == 0.0
+
+
+def test_a_refused_client_stays_refused_whatever_its_suspicion_is_by_then() -> None:
+    """As in a second worker, whose admission has not heard of the refusal."""
+    levels = (Level(name="normal"), Level(name="denied", suspicion=0.5, deny_s=60))
+    pipeline = Pipeline(VICTIM, (Rate(rows=10, window_s=10),), levels=levels)
+    memories = pipeline.run(query(rows(5), at=9.0), {}).memories
+    during = pipeline.run(query(rows(1), at=68.0), memories)
+    after = pipeline.run(query(rows(1), at=69.0), memories)
+
+    assert during.levels.tolist() == [0], "its window is over, and so is its suspicion"
+    assert during.denied.tolist() == [True]
+    assert end_of_refusal(during.memories["client"]) == 69.0
+    assert after.denied.tolist() == [False]
+
+
+def test_a_shorter_refusal_does_not_cut_a_longer_one() -> None:
+    levels = (
+        Level(name="short", deny_s=5),
+        Level(name="long", suspicion=0.5, deny_s=1000),
+    )
+    pipeline = Pipeline(VICTIM, (Rate(rows=4, window_s=10),), levels=levels)
+    long = pipeline.run(query(rows(3), at=0.0), {}).memories
+    still = pipeline.run(query(rows(1), at=20.0), long)
+
+    assert end_of_refusal(long["client"]) == 1000.0
+    assert still.denied.tolist() == [True]
+    assert end_of_refusal(still.memories["client"]) == 1000.0
+
+
+def test_states_of_plugins_that_are_gone_are_kept() -> None:
+    """An operator who takes a detector out for a day loses no alarm of it."""
+    old: dict[str, Memory] = {"client": {"gone": {"alarm": np.ones(1)}}}
+    memories = Pipeline(VICTIM, (Rate(),)).run(query(rows(1)), old).memories
+
+    assert memories["client"].keys() == {"gone", "rate"}
