@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import limits
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +25,7 @@ from mantlet import registry
 from mantlet.errors import ConfigError
 from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
+from serving.pipeline import POLICY
 from serving.policy import Level
 from serving.victims.base import VictimPlugin
 
@@ -39,21 +39,24 @@ class Section(BaseModel):
 def _plugin(value: object, known: dict[str, type[Any]], what: str) -> Any:
     if isinstance(value, Plugin):
         return value
-    name = value.get("type") if isinstance(value, dict) else value
+    settings = value if isinstance(value, dict) else {"type": value}
+    name = settings.get("type")
+    if not isinstance(name, str):
+        raise ValueError(f"a {what} needs a 'type'; known: {', '.join(sorted(known))}")
     if name not in known:
-        hint = registry.did_you_mean(str(name), known)
+        hint = registry.did_you_mean(name, known)
         raise ValueError(f"no {what} of type '{name}' is installed; {hint}")
-    return registry.parse([known[str(name)]], value if isinstance(value, dict) else {"type": value})
+    return registry.parse([known[name]], settings)
 
 
-def _rate(value: str) -> str:
+def _rate(value: object) -> str:
     try:
-        limits.parse_many(value)
+        limits.parse_many(str(value))
     except ValueError as error:
         raise ValueError(
             f"'{value}' is no rate; write an amount per time, such as '100/second' or '50000/day'"
         ) from error
-    return value
+    return str(value)
 
 
 def _path(value: object, info: ValidationInfo) -> object:
@@ -64,7 +67,7 @@ def _path(value: object, info: ValidationInfo) -> object:
     return Path(folder) / Path(value).expanduser()
 
 
-RateText = Annotated[str, AfterValidator(_rate)]
+RateText = Annotated[str, BeforeValidator(_rate)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 AnyDefense = Annotated[
     Defense, BeforeValidator(lambda v: _plugin(v, dict(defenses.known()), "defense"))
@@ -185,6 +188,8 @@ class Model(Section):
     def _fits_together(self) -> "Model":
         for what, plugins in (("defense", self.defenses), ("detector", self.detectors)):
             _refuse_repeats(what, [p.name for p in plugins])
+        if any(detector.name == POLICY for detector in self.detectors):
+            raise ValueError(f"detector '{POLICY}': this name is taken; give it another 'name'")
         _refuse_repeats("policy level", [level.name for level in self.policy])
         names = [d.name for d in self.defenses]
         for level in self.policy:
@@ -198,6 +203,11 @@ class Model(Section):
         if starts != sorted(set(starts)):
             raise ValueError(
                 f"policy levels start at suspicion {starts}; give each its own, in rising order"
+            )
+        if any(level.alarm for level in self.policy[:-1]):
+            raise ValueError(
+                "only the last policy level may ask for an alarm: an alarmed client is at suspicion 1,"
+                " so a level after it would always hold in its place"
             )
         if self.policy and (self.policy[0].alarm or self.policy[0].suspicion > 0):
             raise ValueError(
@@ -305,7 +315,10 @@ def _override(raw: dict[str, Any], text: str) -> None:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise ConfigError(f"override '{text}': '{parent}' is no section of the config")
-    section[last] = yaml.safe_load(value)
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override '{text}': '{value}' is not YAML: {error}") from error
 
 
 def _explain(path: Path, error: ValidationError) -> Iterable[str]:
@@ -316,6 +329,7 @@ def _explain(path: Path, error: ValidationError) -> Iterable[str]:
             message = "unknown setting; remove it or mend its spelling"
         elif mistake["type"] == "missing":
             message = "is missing; add it"
-        shown = mistake["input"]
+        secret = field.rpartition(".")[2] in ("secret", "token")
+        shown = None if secret else mistake["input"]
         value = f" = {shown!r}" if isinstance(shown, (str, int, float, bool)) else ""
         yield f"{path}: {field}{value}: {message}"
