@@ -116,7 +116,7 @@ class Listen(Section):
 
 
 class Admin(Section):
-    """The operator's port: metrics and, later, clients and alarms. Keep it on loopback."""
+    """The operator's port, with the metrics. Keep it on loopback."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Beyond loopback a token is required."""
@@ -138,7 +138,7 @@ class Identity(Section):
 
 
 class Tier(Section):
-    """What one client of the tier may ask for; ``None`` is no limit."""
+    """What one client of the tier may ask for; ``null`` is no limit."""
 
     requests: RateText | None = None
     """Requests in a time, such as ``100/second``; several with ``;`` between them."""
@@ -264,12 +264,20 @@ class Settings(Section):
             )
         if self.listen.port and self.listen.port == self.admin.port:
             raise ValueError(f"listen.port and admin.port are both {self.listen.port}; change one")
+        if self.admin.token is None and not _loopback(self.admin.host):
+            raise ValueError(
+                f"admin.host '{self.admin.host}' can be reached from elsewhere; set admin.token"
+            )
         for name in self.models:
             if not name or any(c in name for c in "/:?#% "):
                 raise ValueError(
                     f"model name '{name}' does not fit into a path; use a-z, 0-9, - _ ."
                 )
         return self
+
+
+def _loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Settings:

@@ -175,6 +175,11 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "(whole file)",
         "listen.port and admin.port are both 9; change one",
     ),
+    "an admin port for everybody": (
+        lambda r: r["admin"].update(host="0.0.0.0"),
+        "(whole file)",
+        "admin.host '0.0.0.0' can be reached from elsewhere; set admin.token",
+    ),
     "port out of range": (
         lambda r: r["listen"].update(port=70_000),
         "listen.port = 70000",
