@@ -49,7 +49,13 @@ class Foreign(Detector):
     _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
 
     def load(self, setup: Setup) -> None:
-        self._learned.update(setup.calibration or {})
+        learned = setup.calibration or {}
+        if learned and not any(f"{measure}.threshold" in learned for measure in self.measures):
+            raise CalibrationError(
+                f"detector '{self.name}': its calibration has none of {', '.join(self.measures)};"
+                " make it anew: mantlet calibrate CONFIG --benign FILE"
+            )
+        self._learned.update(learned)
 
     @property
     def enforces(self) -> bool:
@@ -108,7 +114,9 @@ class Foreign(Detector):
             held_out = _distance(measure, learned, query.inputs, prediction)[odd]
             threshold = np.quantile(held_out, self.quantile).astype(np.float32)
             flagged, total = int((held_out > threshold).sum()), len(held_out)
-            upper = float(betaincinv(flagged + 1, total - flagged, 0.99))  # Clopper and Pearson, 1934
+            upper = float(
+                betaincinv(flagged + 1, total - flagged, 0.99)
+            )  # Clopper and Pearson, 1934
             learned[f"{measure}.threshold"] = threshold
             learned[f"{measure}.tolerated"] = np.array(min(self.margin * upper, 0.5))
         return learned

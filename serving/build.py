@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -44,10 +45,23 @@ def secret_of(settings: Settings) -> bytes:
         pass
     except OSError as error:
         raise ConfigError(f"data_dir '{settings.data_dir}' cannot be written: {error}") from error
-    value = path.read_bytes().strip()
+    value = _read_secret(path)
     if len(value) < 16:
         raise ConfigError(f"secret file '{path}' is damaged; remove it (keyed noise will change)")
     return value
+
+
+def _read_secret(path: Path) -> bytes:
+    """What the file holds; an empty one may be just being written by another worker."""
+    try:
+        for pause_s in (0.01,) * 50:
+            value = path.read_bytes().strip()
+            if value:
+                return value
+            time.sleep(pause_s)
+    except OSError as error:
+        raise ConfigError(f"secret file '{path}' cannot be read: {error}") from error
+    return b""
 
 
 def build_service(settings: Settings, clock: Callable[[], float]) -> Service:

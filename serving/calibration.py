@@ -29,7 +29,7 @@ def read(path: Path) -> tuple[dict[str, Calibration], str]:
         raise CalibrationError(f"calibration '{path}' is damaged: {error}; make it anew") from error
     learned: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
-        detector, _, field = name.partition("/")
+        detector, _, field = name.rpartition("/")
         learned.setdefault(detector, {})[field] = array
     return dict(learned), made_for
 

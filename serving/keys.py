@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 import os
 import secrets
 import tempfile
@@ -37,12 +38,12 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._by_digest: dict[str, Key] = {}
-        self._read_at = 0.0
+        self._read_at = -math.inf
         self._stamp: tuple[int, int] | None = None
 
     def find(self, key: str, now: float) -> Key | None:
         """The key's entry, or ``None`` when it is unknown or revoked."""
-        if now - self._read_at > 1.0:
+        if abs(now - self._read_at) > 1.0:  # a clock that is set back must not keep a revoked key
             self._refresh(now)
         digest = digest_of(key)
         entry = self._by_digest.get(digest)

@@ -1,0 +1,186 @@
+"""The detector of foreign queries, on the shipped MNIST model and its calibration."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detectors.foreign import Foreign, Measure
+from mantlet.data import Images
+from mantlet.errors import CalibrationError
+from mantlet.plugin import Setup
+from mantlet.types import Prediction
+from serving import calibration
+from serving.victims.torch import TorchVictim
+from tests.helpers import SETUP, TinyVictim, query, rows
+
+ALL: tuple[Measure, ...] = ("residual", "mahalanobis", "energy")
+
+
+def loaded(learned: Mapping[str, np.ndarray], measures: tuple[Measure, ...] = ALL) -> Foreign:
+    detector = Foreign(measures=measures)
+    detector.load(Setup(SETUP.device, SETUP.secret, learned))
+    return detector
+
+
+@pytest.fixture(scope="module")
+def shipped(root: Path, shipped_victim: TorchVictim) -> Foreign:
+    learned, made_for = calibration.read(
+        root / "configs/models/mnist-lenet.calibration.safetensors"
+    )
+    assert made_for == shipped_victim.fingerprint
+    return loaded(learned["foreign"])
+
+
+def alarm_after(detector: Foreign, victim: TorchVictim, inputs: torch.Tensor) -> int | None:
+    """Rows until the alarm of one client who sends ``inputs``."""
+    scores = detector.score(query(inputs), victim.predict(inputs)).double().numpy()
+    _, _, alarm = detector.update(detector.initial(), scores, 0.0)
+    return int(alarm.argmax()) + 1 if alarm.any() else None
+
+
+def test_honest_test_digits_never_alarm(
+    shipped: Foreign, shipped_victim: TorchVictim, digits: Images
+) -> None:
+    """The first 3,000 rows of the MNIST test set, as one client sends them."""
+    assert alarm_after(shipped, shipped_victim, torch.from_numpy(digits.x[:3000])) is None
+
+
+def test_noise_alarms_soon(shipped: Foreign, shipped_victim: TorchVictim) -> None:
+    after = alarm_after(shipped, shipped_victim, rows(50, shape=(1, 28, 28)))
+
+    assert after is not None
+    assert after <= 50
+
+
+@pytest.mark.parametrize("honest", [0, 2000])
+def test_a_thief_of_inverted_digits_alarms_whatever_trust_was_banked(
+    shipped: Foreign, shipped_victim: TorchVictim, digits: Images, honest: int
+) -> None:
+    stream = torch.from_numpy(np.concatenate([digits.x[:honest], 1.0 - digits.x[-60:]]))
+    after = alarm_after(shipped, shipped_victim, stream)
+
+    assert after is not None
+    assert honest < after <= honest + 50
+
+
+def test_each_measure_flags_about_the_benign_share_it_was_cut_at(
+    shipped: Foreign, shipped_victim: TorchVictim, digits: Images
+) -> None:
+    """Cut at the 97 % quantile; on other digits each stays below the share it tolerates."""
+    inputs = torch.from_numpy(digits.x)
+    flagged = shipped.score(query(inputs), shipped_victim.predict(inputs)).mean(dim=0).numpy()
+
+    assert ((flagged > 0.005) & (flagged < np.array(shipped._evidence.tolerated))).all()
+
+
+@pytest.mark.parametrize("measure", ["residual", "mahalanobis"])
+def test_a_distance_alone_tells_noise_from_what_it_learned(measure: Measure) -> None:
+    """Benign: points near a plane of the input space; foreign: the whole cube."""
+    victim = TinyVictim()
+    plane = 0.5 + 0.15 * torch.randn(1000, 3, generator=torch.Generator().manual_seed(1)) @ (
+        torch.randn(3, 16, generator=torch.Generator().manual_seed(2))
+    )
+    benign = plane.view(1000, 1, 4, 4)
+    detector = Foreign(measures=(measure,), components=3)
+    learned = detector.calibrate(query(benign[:800]), victim.predict(benign[:800]))
+    detector.load(Setup(SETUP.device, SETUP.secret, learned))
+    foreign = 0.5 + 3.0 * (rows(200) - 0.5)
+    honest = detector.score(query(benign[800:]), victim.predict(benign[800:])).mean()
+    flagged = detector.score(query(foreign), victim.predict(foreign)).mean()
+
+    assert honest < 0.1
+    assert flagged > 0.5
+
+
+def test_energy_alone_tells_undecided_rows_from_confident_ones() -> None:
+    inputs = rows(1000)
+    answer = TinyVictim().predict(inputs)
+    generator = torch.Generator().manual_seed(1)
+    confident = 12.0 * torch.eye(5)[torch.randint(5, (1000,), generator=generator)]
+    benign = replace(answer, logits=confident + torch.randn(1000, 5, generator=generator))
+    undecided = replace(answer, logits=torch.randn(1000, 5, generator=generator))
+    detector = Foreign(measures=("energy",))
+    learned = detector.calibrate(query(inputs), benign)
+    detector.load(Setup(SETUP.device, SETUP.secret, learned))
+
+    assert detector.score(query(inputs), benign).mean() < 0.06
+    assert detector.score(query(inputs), undecided).mean() > 0.99
+
+
+def test_few_rows_make_a_patient_detector() -> None:
+    """The tolerated share grows with the uncertainty about the benign one, and never beyond a half."""
+    victim = TinyVictim()
+
+    def tolerated(count: int) -> float:
+        inputs = rows(count, seed=3)
+        learned = Foreign().calibrate(query(inputs), victim.predict(inputs))
+        return float(learned["residual.tolerated"])
+
+    few, some, many = (tolerated(count) for count in (200, 1000, 10_000))
+
+    assert 0.5 >= few > some > many > 2.5 * 0.03
+
+
+def test_too_few_rows_are_refused() -> None:
+    inputs = rows(199)
+
+    with pytest.raises(CalibrationError, match=r"199 benign rows are too few .* at least 200"):
+        Foreign().calibrate(query(inputs), TinyVictim().predict(inputs))
+
+
+def test_what_the_victim_does_not_show_is_left_out() -> None:
+    """As of an upstream, which shows neither features nor logits."""
+    inputs = rows(300)
+    shown = TinyVictim().predict(inputs)
+    bare = replace(shown, logits=None, features=None)
+    learned = Foreign().calibrate(query(inputs), bare)
+    detector = loaded(learned)
+
+    assert {name.partition(".")[0] for name in learned} == {"residual"}
+    assert detector.score(query(inputs), bare).shape == (300, 1)
+    with pytest.raises(CalibrationError, match="shows no features and no logits; add 'residual'"):
+        Foreign(measures=("energy",)).calibrate(query(inputs), bare)
+
+
+def test_a_calibration_for_none_of_the_measures_is_refused_at_load() -> None:
+    """After an edit of the config: better at the start than 503 at every request."""
+    inputs = rows(300)
+    learned = Foreign(measures=("residual",)).calibrate(query(inputs), TinyVictim().predict(inputs))
+
+    with pytest.raises(CalibrationError, match=r"has none of energy; make it anew"):
+        loaded(learned, ("energy",))
+
+
+def test_of_a_calibration_only_the_wanted_measures_are_used() -> None:
+    inputs = rows(300)
+    answer = TinyVictim().predict(inputs)
+    detector = loaded(Foreign().calibrate(query(inputs), answer), ("energy", "residual"))
+
+    assert detector.score(query(inputs), answer).shape == (300, 2)
+    assert len(detector._evidence.tolerated) == 2
+
+
+def test_a_victim_that_names_a_single_class_can_be_calibrated() -> None:
+    inputs = rows(300)
+    answer = TinyVictim().predict(inputs)
+    constant = replace(answer, values=torch.tensor([[1.0, 0, 0, 0, 0]]).repeat(300, 1))
+    learned = Foreign().calibrate(query(inputs), constant)
+
+    assert learned["mahalanobis.means"].size == 16
+
+
+@pytest.mark.parametrize("constant", ["inputs", "features"])
+def test_constant_inputs_or_features_give_a_calibration_that_accuses_nobody(constant: str) -> None:
+    victim = TinyVictim()
+    inputs = torch.full((300, 1, 4, 4), 0.25) if constant == "inputs" else rows(300)
+    answer: Prediction = victim.predict(inputs)
+    if constant == "features":
+        answer = replace(answer, features=torch.ones(300, 4))
+    detector = loaded(Foreign().calibrate(query(inputs), answer))
+    scores = detector.score(query(inputs), answer).double().numpy()
+
+    assert not detector.update(detector.initial(), scores, 0.0)[2].any()

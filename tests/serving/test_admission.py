@@ -1,0 +1,247 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mantlet.errors import RequestError
+from serving.admission import Admission, Client, client_id
+from serving.keys import KeyFile
+from serving.settings import Identity, Tier
+from serving.stores.counters import Counters
+
+NOW = 1_000_000.0
+SECRET = b"a secret of the tests"
+CLOSED, UNLIMITED = Identity(), Tier()
+
+
+@dataclass
+class Clock:
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyFile:
+    return KeyFile(tmp_path / "keys.json")
+
+
+def admission(
+    keys: KeyFile,
+    clock: Clock,
+    identity: Identity = CLOSED,
+    overall: Tier = UNLIMITED,
+    **tiers: Tier,
+) -> Admission:
+    return Admission(
+        identity,
+        {"default": Tier()} | tiers,
+        overall,
+        keys=keys,
+        counters=Counters(clock),
+        secret=SECRET,
+    )
+
+
+def refused(call: object, *arguments: object) -> RequestError:
+    assert callable(call)
+    with pytest.raises(RequestError) as caught:
+        call(*arguments)
+    return caught.value
+
+
+ANN, BOB = Client("a" * 32, "ann", "default"), Client("b" * 32, "bob", "default")
+
+
+def test_a_key_names_its_client_and_tier(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, paid=Tier())
+    first, _ = keys.create("acme", "paid", NOW)
+    second, _ = keys.create("acme", "paid", NOW)
+    clients = {gate.identify(text, "10.0.0.1", NOW) for text in (first, second)}
+
+    assert clients == {Client(client_id(SECRET, "acme"), "acme", "paid")}
+
+
+def test_a_key_of_a_tier_that_is_gone_falls_to_the_default(keys: KeyFile, clock: Clock) -> None:
+    text, _ = keys.create("acme", "gold", NOW)
+
+    assert admission(keys, clock).identify(text, "", NOW).tier == "default"
+
+
+def test_a_client_is_stored_as_a_keyed_hash(keys: KeyFile, clock: Clock) -> None:
+    name = admission(keys, clock, Identity(open=True)).identify(None, "10.0.0.1", NOW)
+
+    assert name.id == client_id(SECRET, "address:10.0.0.1")
+    assert "10.0.0.1" not in name.id
+    assert client_id(SECRET, "acme") != client_id(b"another secret of the tests", "acme")
+    assert len(bytes.fromhex(name.id)) == 16
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_wrong_key_is_refused_even_where_none_is_needed(
+    keys: KeyFile, clock: Clock, is_open: bool
+) -> None:
+    gate = admission(keys, clock, Identity(open=is_open))
+    error = refused(gate.identify, "mk_wrong", "10.0.0.1", NOW)
+
+    assert (error.status, error.reason) == (401, "bad_key")
+    assert error.headers == {"WWW-Authenticate": "Bearer"}
+    assert "mk_wrong" not in str(error)
+
+
+def test_without_a_key_only_an_open_gateway_lets_in(keys: KeyFile, clock: Clock) -> None:
+    error = refused(admission(keys, clock).identify, None, "10.0.0.1", NOW)
+    gate = admission(keys, clock, Identity(open=True))
+    first, second = (gate.identify(None, f"10.0.0.{n}", NOW) for n in (1, 2))
+
+    assert (error.status, error.reason) == (401, "no_key")
+    assert "Authorization: Bearer KEY" in str(error)
+    assert first.id != second.id
+
+
+def test_a_revoked_key_is_refused(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock)
+    text, key = keys.create("acme", "default", NOW)
+    assert gate.identify(text, "", NOW).name == "acme"
+    keys.revoke(key.id)
+
+    assert refused(gate.identify, text, "", NOW + 2).status == 401
+
+
+@pytest.mark.parametrize("denied", ["acme", client_id(SECRET, "acme")])
+def test_a_client_on_the_deny_list_is_refused_by_name_or_by_id(
+    keys: KeyFile, clock: Clock, denied: str
+) -> None:
+    gate = admission(keys, clock, Identity(deny=(denied,)))
+    text, _ = keys.create("acme", "default", NOW)
+    other, _ = keys.create("other", "default", NOW)
+
+    assert refused(gate.identify, text, "", NOW).status == 403
+    assert gate.identify(other, "", NOW).name == "other"
+
+
+def test_an_address_can_be_denied(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, Identity(open=True, deny=("address:10.0.0.1",)))
+
+    assert refused(gate.identify, None, "10.0.0.1", NOW).status == 403
+    assert gate.identify(None, "10.0.0.2", NOW)
+
+
+def test_a_rate_counts_requests_of_each_client(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, default=Tier(requests="3/minute"))
+    for _ in range(3):
+        gate.enter(ANN)
+    clock.now += 12.5
+    error = refused(gate.enter, ANN)
+    gate.enter(BOB)
+
+    assert (error.status, error.reason) == (429, "rate")
+    assert error.headers == {"Retry-After": "48"}
+    assert str(error) == "1 requests asked, 0 of 3 per 1 minute left; try again in 48 s"
+    clock.now += 47.5
+    gate.enter(ANN)
+
+
+def test_several_rates_hold_at_once_and_a_refusal_is_charged_to_none(
+    keys: KeyFile, clock: Clock
+) -> None:
+    gate = admission(keys, clock, default=Tier(requests="2/second;5/minute"))
+    served = 0
+    for _ in range(30):
+        try:
+            gate.enter(ANN)
+            served += 1
+        except RequestError as error:
+            clock.now += min(1.0, float(error.headers["Retry-After"]))
+        if served == 5:
+            break
+
+    assert served == 5
+    assert refused(gate.enter, ANN).headers == {"Retry-After": str(int(60 - (clock.now - NOW)))}
+
+
+def test_a_budget_counts_rows_and_charges_none_of_a_refused_request(
+    keys: KeyFile, clock: Clock
+) -> None:
+    gate = admission(keys, clock, default=Tier(rows="100/day"))
+    gate.charge(ANN, 60)
+    error = refused(gate.charge, ANN, 41)
+    gate.charge(ANN, 40)
+
+    assert (error.status, error.reason) == (429, "budget")
+    assert str(error).startswith("41 rows asked, 40 of 100 per 1 day left")
+    assert refused(gate.charge, ANN, 1).headers == {"Retry-After": "86400"}
+    gate.charge(BOB, 100)
+
+
+def test_tiers_have_budgets_of_their_own(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, default=Tier(rows="1/day"), paid=Tier(rows="1000/day"))
+    gate.charge(Client("c" * 32, "cat", "paid"), 1000)
+
+    assert refused(gate.charge, ANN, 2).status == 429
+
+
+def test_overall_limits_hold_for_all_clients_together(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, overall=Tier(requests="3/minute", rows="50/day"))
+    for client in (ANN, BOB, ANN):
+        gate.enter(client)
+    gate.charge(ANN, 30)
+
+    assert refused(gate.enter, BOB).reason == "rate"
+    assert refused(gate.charge, BOB, 21).reason == "budget"
+    gate.charge(BOB, 20)
+
+
+def test_a_request_refused_overall_is_not_charged_to_the_client(
+    keys: KeyFile, clock: Clock
+) -> None:
+    gate = admission(
+        keys,
+        clock,
+        overall=Tier(requests="1/second", rows="10/second"),
+        default=Tier(requests="2/day", rows="15/day"),
+    )
+    gate.enter(ANN)
+    gate.charge(ANN, 10)
+    for _ in range(5):
+        assert refused(gate.enter, ANN).headers == {"Retry-After": "1"}
+        assert refused(gate.charge, ANN, 5).headers == {"Retry-After": "1"}
+    clock.now += 1
+
+    gate.enter(ANN)
+    gate.charge(ANN, 5)
+
+
+def test_a_refund_gives_the_rows_back_to_every_budget(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, overall=Tier(rows="100/day"), default=Tier(rows="100/hour"))
+    gate.charge(ANN, 100)
+    gate.refund(ANN, 100)
+
+    gate.charge(BOB, 100)
+    assert refused(gate.charge, ANN, 1).status == 429
+
+
+def test_without_limits_nothing_is_counted(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock)
+    for _ in range(100):
+        gate.enter(ANN)
+        gate.charge(ANN, 10**9)
+
+    assert gate._counters.drain() == {}
+
+
+def test_clients_at_hand_are_bounded(keys: KeyFile, clock: Clock) -> None:
+    """A million addresses must not stay in memory; ids are computed anew."""
+    gate = admission(keys, clock, Identity(open=True))
+    first = gate.identify(None, "address 0", NOW)
+    for number in range(1, 100_002):
+        gate.identify(None, f"address {number}", NOW)
+
+    assert len(gate._clients) <= 100_000
+    assert gate.identify(None, "address 0", NOW) == first
