@@ -1,5 +1,6 @@
 """The data plane: routes, request ids, and the one place where an error becomes a response."""
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -74,6 +75,15 @@ def _refusal(error: HTTPException) -> RequestError:
     return RequestError(error.status_code, message, reason="path", headers=error.headers)
 
 
+def _closed(reason: str) -> RequestError:
+    return RequestError(
+        503,
+        "no answer can be given now; try again later",
+        reason=reason,
+        headers={"Retry-After": "1"},
+    )
+
+
 class Guard:
     """Outermost: gives every request an id, counts it, and turns errors into responses.
 
@@ -105,13 +115,11 @@ class Guard:
             await self._refuse(exchange, _refusal(error))
         except Exception as error:
             log.exception("unexpected_error", request_id=exchange.id, kind=type(error).__name__)
-            closed = RequestError(
-                503,
-                "no answer can be given now; try again later",
-                reason="unexpected",
-                headers={"Retry-After": "1"},
-            )
-            await self._refuse(exchange, closed)
+            await self._refuse(exchange, _closed("unexpected"))
+        except (
+            asyncio.CancelledError
+        ):  # the time to drain is over: the task ends here, with an answer
+            await self._refuse(exchange, _closed("drained"))
         route = exchange.route
         self._metrics.requests.labels(route, exchange.status).inc()
         self._metrics.request_s.labels(route).observe(time.perf_counter() - since)

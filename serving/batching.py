@@ -13,6 +13,7 @@ from mantlet.errors import RequestError
 J = TypeVar("J")
 A = TypeVar("A")
 LONG_S = 0.01
+CLOSE_S = 3.0
 
 
 @dataclass(slots=True)
@@ -96,6 +97,10 @@ class Batcher(Generic[J, A]):
                 answers = self._work([waiting.job for waiting in batch.jobs])
             except Exception as error:  # handed to everybody who waits for this batch
                 answers = [error] * len(batch.jobs)
+            except (
+                BaseException
+            ) as error:  # a plug-in that calls exit() ends neither us nor the thread
+                answers = [RuntimeError(f"{type(error).__name__} in a batch")] * len(batch.jobs)
             batch.loop.call_soon_threadsafe(self._finish, batch, answers)
 
     def _take(self, now: float) -> list[_Waiting[J, A]]:
@@ -135,8 +140,8 @@ class Batcher(Generic[J, A]):
         )
 
     def close(self) -> None:
-        """Let go of the threads, after what they are doing."""
+        """Let go of the threads, after what they are doing; not of one that never ends."""
         for _ in self._threads:
             self._batches.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(CLOSE_S)

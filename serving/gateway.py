@@ -125,6 +125,9 @@ class Gateway:
         except MantletError as error:
             self.admission.refund(client, rows)
             raise self._closed(error) from error
+        except Exception:
+            self.admission.refund(client, rows)
+            raise
 
     def _closed(self, error: MantletError) -> RequestError:
         """Fail closed: the client learns that there is no answer, the log why."""

@@ -25,7 +25,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             "plain": PLAIN,
             "labels": GUARDED | {"answer": "labels"},
             "busy": PLAIN | {"queue": {"max_queue_rows": 2}},
-            "late": PLAIN | {"queue": {"deadline_s": 1e-9}},
         },
     }
     tiers = {"villain": "default", "frugal": "frugal", "thrifty": "frugal", "small": "small"}

@@ -28,6 +28,18 @@ class Raises(Defense):
         raise RuntimeError(f"{SECRET}: {prediction.values}")
 
 
+class Quits(Defense):
+    """Tries to end the process."""
+
+    type: Literal["quits"] = "quits"
+    keeps_top1 = True
+
+    def apply(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        raise SystemExit(SECRET)
+
+
 class _Changes(Defense):
     keeps_top1 = True
 
@@ -141,7 +153,7 @@ class SuspectsNaN(_Scores):
         return state, np.full(len(rows), np.nan), np.zeros(len(rows), dtype=bool)
 
 
-DEFENSES = (Raises, NotANumber, OffSimplex, DropsRows, Flips, Gate)
+DEFENSES = (Raises, Quits, NotANumber, OffSimplex, DropsRows, Flips, Gate)
 DETECTORS = (RaisesInScore, ScoresNaN, RaisesInUpdate, SuspectsNaN)
 
 

@@ -13,7 +13,8 @@ from mantlet.registry import type_name
 from tests.e2e import gremlins
 from tests.e2e.harness import PLAIN, ROOT, Running, gateway, npy, refusal
 
-BAD_DEFENSES = [type_name(p) for p in gremlins.DEFENSES if p is not gremlins.Gate]
+SPECIAL = (gremlins.Gate, gremlins.Quits)
+BAD_DEFENSES = [type_name(p) for p in gremlins.DEFENSES if p not in SPECIAL]
 BAD_DETECTORS = [type_name(p) for p in gremlins.DETECTORS]
 NPY = {"Content-Type": "application/x-npy"}
 
@@ -24,6 +25,7 @@ def infested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("infested")
     models = {"plain": PLAIN}
     models |= {name: PLAIN | {"defenses": [{"type": name}]} for name in BAD_DEFENSES}
+    models |= {"quits": PLAIN | {"defenses": [{"type": "quits"}]}}
     models |= {name: PLAIN | {"detectors": [{"type": name}]} for name in BAD_DETECTORS}
     config = {"tiers": {"default": {"rows": "6/day"}}, "models": models}
     env = gremlins.install(folder / "site")
@@ -65,6 +67,17 @@ def test_the_log_names_the_plugin_that_broke(
     assert f"'{plugin}'" in errors[0]
 
 
+def test_a_plugin_that_quits_ends_nothing(infested: Running, rows: np.ndarray) -> None:
+    with infested.client(infested.new_key()) as client:
+        for _ in range(3):
+            response = client.post("/v1/models/quits:predict", content=npy(rows[:6]), headers=NPY)
+            refusal(response, 503, "no answer can be given now; try again later")
+        other = client.post("/v1/models/plain:predict", content=npy(rows[:6]), headers=NPY)
+
+    assert other.status_code == 200
+    assert infested.events("unexpected_error")[0]["kind"] == "RuntimeError"
+
+
 def test_rows_without_an_answer_are_not_charged(infested: Running, rows: np.ndarray) -> None:
     with infested.client(infested.new_key()) as client:
         for _ in range(5):
@@ -90,4 +103,4 @@ def test_installed_plugins_are_listed(infested: Running) -> None:
     listed = json.loads(subprocess.run(command, cwd=ROOT, env=env, stdout=-1, check=True).stdout)
     found = {entry["type"] for entry in listed if entry["module"] == "gremlins"}
 
-    assert found == {*BAD_DEFENSES, *BAD_DETECTORS, "gate"}
+    assert found == {*BAD_DEFENSES, *BAD_DETECTORS, "gate", "quits"}
