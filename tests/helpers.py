@@ -69,7 +69,7 @@ def probabilities(values: Sequence[Sequence[float]]) -> Prediction:
     return Prediction(torch.tensor(values, dtype=torch.float32), Kind.PROBABILITIES)
 
 
-def config(root: Path, data_dir: Path, **changes: Any) -> dict[str, Any]:
+def config(root: Path, data_dir: Path, /, **changes: Any) -> dict[str, Any]:
     """The embedded default with absolute paths, open, in memory, on ports that the system chooses."""
     raw: dict[str, Any] = yaml.safe_load((root / "configs/gateway/default.yaml").read_text())
     model = raw["models"]["mnist"]

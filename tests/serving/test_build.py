@@ -1,0 +1,191 @@
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import torch
+
+from mantlet.errors import ConfigError, MantletError, WeightsError
+from serving import build, calibration, settings
+from serving.settings import Settings
+from tests.helpers import config, query, rows, write_config
+
+
+def load(root: Path, tmp_path: Path, **changes: Any) -> Settings:
+    return settings.load(write_config(tmp_path / "g.yaml", config(root, tmp_path, **changes)))
+
+
+def test_a_secret_is_made_once_for_its_owner_only(root: Path, tmp_path: Path) -> None:
+    loaded = load(root, tmp_path, data_dir=str(tmp_path / "deep"))
+    first, second = build.secret_of(loaded), build.secret_of(loaded)
+    path = tmp_path / "deep/secret"
+
+    assert first == second
+    assert len(first) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_workers_that_start_together_agree_on_the_secret(root: Path, tmp_path: Path) -> None:
+    problems: list[Exception] = []
+    for attempt in range(20):
+        loaded = load(root, tmp_path, data_dir=str(tmp_path / f"{attempt}"))
+        together, secrets = threading.Barrier(6), set[bytes]()
+
+        def start(
+            loaded: Settings = loaded,
+            together: threading.Barrier = together,
+            secrets: set[bytes] = secrets,
+        ) -> None:
+            together.wait()
+            try:
+                secrets.add(build.secret_of(loaded))
+            except Exception as error:
+                problems.append(error)
+
+        workers = [threading.Thread(target=start) for _ in range(6)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+        assert len(secrets) == 1
+    assert problems == []
+
+
+def test_a_secret_of_the_config_is_taken_and_no_file_made(root: Path, tmp_path: Path) -> None:
+    loaded = load(root, tmp_path, secret="sixteen letters!", data_dir=str(tmp_path / "none"))
+
+    assert build.secret_of(loaded) == b"sixteen letters!"
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_short_secret_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="under 16 characters; use: openssl rand -hex 32"):
+        build.secret_of(load(root, tmp_path, secret="too short"))
+
+
+@pytest.mark.parametrize("content", ["", "short\n"])
+def test_a_damaged_secret_file_is_named(root: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "secret").write_text(content)
+
+    with pytest.raises(ConfigError, match="secret' is damaged; remove it"):
+        build.secret_of(load(root, tmp_path))
+
+
+def test_a_folder_that_cannot_be_used_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder/secret").mkdir(parents=True)
+    for data_dir in ("file", "file/below", "folder"):
+        loaded = load(root, tmp_path, data_dir=str(tmp_path / data_dir))
+
+        with pytest.raises(ConfigError, match=str(tmp_path / data_dir)):
+            build.secret_of(loaded)
+
+
+def test_keys_and_store_are_in_the_data_folder(root: Path, tmp_path: Path) -> None:
+    loaded = load(root, tmp_path, store="sqlite:///state.db", identity={"keys": "own.json"})
+    service = build.build_service(loaded, lambda: 1000.0)
+    service.close()
+
+    assert build.keys_path(loaded) == tmp_path / "own.json"
+    assert (tmp_path / "state.db").is_file()
+
+
+def test_a_service_is_ready_once_its_models_are_loaded(root: Path, tmp_path: Path) -> None:
+    service = build.build_service(load(root, tmp_path), lambda: 1000.0)
+    assert not service.ready
+    build.load_model(service, "mnist")
+
+    assert service.ready
+    assert service.gateways["mnist"].pipeline.victim.classes == 10
+    service.close()
+
+
+def test_damaged_keys_stop_the_start(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_text("{")
+
+    with pytest.raises(ConfigError, match="keys file"):
+        build.build_service(load(root, tmp_path), lambda: 1000.0)
+
+
+def test_the_shipped_model_enforces_with_its_own_calibration(root: Path, tmp_path: Path) -> None:
+    loaded = load(root, tmp_path)
+    pipeline = build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+
+    assert [(d.name, d.enforces) for d in pipeline.detectors] == [("foreign", True), ("rate", True)]
+    assert [d.name for d in pipeline.defenses] == ["reverse_sigmoid", "label_only", "rounding"]
+    pipeline.victim.close()
+
+
+def other_weights(root: Path, tmp_path: Path) -> Path:
+    learned, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    calibration.write(tmp_path / "other.safetensors", learned, "0" * 64)
+    return tmp_path / "other.safetensors"
+
+
+@pytest.mark.parametrize("kind", ["other weights", "none"])
+def test_without_a_calibration_of_its_own_a_detector_only_observes(
+    root: Path, tmp_path: Path, kind: str
+) -> None:
+    raw = config(root, tmp_path)
+    path = other_weights(root, tmp_path) if kind == "other weights" else None
+    raw["models"]["mnist"]["calibration"] = str(path) if path else None
+    loaded = settings.load(write_config(tmp_path / "g.yaml", raw))
+    with structlog.testing.capture_logs() as logged:
+        pipeline = build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+    events = [entry["event"] for entry in logged if entry["log_level"] == "warning"]
+    outcome = pipeline.run(query(rows(60, shape=(1, 28, 28))), {})
+
+    assert [d.enforces for d in pipeline.detectors] == [False, True]
+    assert "detector_observes_only" in events
+    assert ("calibration_of_other_weights" in events) is (kind == "other weights")
+    assert not outcome.levels.any(), "noise from a client, and nothing happens to it"
+    pipeline.victim.close()
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta0"])
+def test_a_device_that_is_not_there_is_named(root: Path, tmp_path: Path, device: str) -> None:
+    loaded = load(root, tmp_path, device=device)
+
+    with pytest.raises(ConfigError, match=f"device '{device}' cannot be used: .*; try cpu"):
+        build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+
+
+def test_defenses_get_the_secret_and_the_same_secret_after_a_restart(
+    root: Path, tmp_path: Path
+) -> None:
+    raw = config(root, tmp_path)
+    raw["models"]["mnist"].update(defenses=["gaussian_noise"], policy=[], detectors=[])
+    asked = query(rows(3, shape=(1, 28, 28)))
+    answers = []
+    for secret in (None, None, "another secret, longer than sixteen"):
+        raw["secret"] = secret
+        loaded = settings.load(write_config(tmp_path / "g.yaml", raw))
+        pipeline = build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+        answers.append(pipeline.run(asked, {}).released.values)
+        pipeline.victim.close()
+
+    assert torch.equal(answers[0], answers[1])
+    assert not torch.allclose(answers[0], answers[2], atol=1e-3)
+
+
+def test_labels_are_released_where_the_config_says_so(root: Path, tmp_path: Path) -> None:
+    raw = config(root, tmp_path)
+    raw["models"]["mnist"]["answer"] = "labels"
+    loaded = settings.load(write_config(tmp_path / "g.yaml", raw))
+    pipeline = build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+
+    assert pipeline.run(query(rows(2, shape=(1, 28, 28))), {}).released.values.shape == (2,)
+    pipeline.victim.close()
+
+
+def test_missing_weights_are_an_error_of_the_tree(root: Path, tmp_path: Path) -> None:
+    raw = config(root, tmp_path)
+    raw["models"]["mnist"]["victim"]["weights"] = str(tmp_path / "none.safetensors")
+    loaded = settings.load(write_config(tmp_path / "g.yaml", raw))
+
+    with pytest.raises(WeightsError, match="no such file") as caught:
+        build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+    assert isinstance(caught.value, MantletError)
