@@ -47,11 +47,10 @@ class Evidence:
         return (0.98 / self._mean)[:, None] * np.geomspace(1 / 40, 1.0, self.bets)[None, :]
 
     def initial(self) -> State:
-        """No evidence, no rows, no alarm."""
+        """No evidence; ``seen`` holds the rows so far and whether the alarm has come."""
         return {
             "log_wealth": np.full((len(self.tolerated), self.bets), -np.inf),
-            "rows": np.zeros(1, dtype=np.int64),
-            "alarm": np.zeros(1, dtype=np.uint8),
+            "seen": np.zeros(2, dtype=np.int64),
         }
 
     def _wealth(self, state: State) -> np.ndarray:
@@ -68,7 +67,7 @@ class Evidence:
         In closed form, all rows at once: with L the running log growth of a bet and w_j the money
         entering at row j, log S_i = L_i + log(S_0 + sum over j <= i of w_j exp(-L_{j-1})).
         """
-        count, seen = len(scores), int(state["rows"][0])
+        count, (seen, alarmed) = len(scores), state["seen"].tolist()
         t = np.arange(seen + 1, seen + count + 1, dtype=np.float64)
         log_entering = -np.log(t) - np.log1p(t)  # (n,)
         excess = scores - self._mean  # (n, F)
@@ -79,11 +78,10 @@ class Evidence:
         banked[2:] = log_entering[1:, None, None] - log_growth[:-1]
         log_wealth = log_growth + np.logaddexp.accumulate(banked, axis=0)[1:]
         level = np.minimum(np.maximum(self._log_mean(log_wealth) / -math.log(self.alpha), 0.0), 1.0)
-        alarm = np.maximum.accumulate((level >= 1.0) | bool(state["alarm"][0]))
+        alarm = np.maximum.accumulate((level >= 1.0) | bool(alarmed))
         after = {
             "log_wealth": log_wealth[-1],
-            "rows": np.array([seen + count], dtype=np.int64),
-            "alarm": alarm[-1:].astype(np.uint8),
+            "seen": np.array([seen + count, alarm[-1]], dtype=np.int64),
         }
         return after, np.where(alarm, 1.0, level), alarm
 

@@ -40,10 +40,15 @@ class Foreign(Detector):
         "mahalanobis",
         "energy",
     )
+    """Distances; those that the victim cannot show are left out."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
+    """The chance that an honest client is ever alarmed."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.97
+    """Share of held-out benign rows below the threshold."""
     margin: Annotated[float, Field(ge=1)] = 2.5
+    """Factor on the share of flagged rows that an honest client may reach."""
     components: PositiveInt = 50
+    """Principal components of ``residual``."""
 
     needs_calibration = True
     _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
@@ -84,6 +89,11 @@ class Foreign(Detector):
 
     def initial(self) -> State:
         return self._evidence.initial()
+
+    def fits(self, state: State) -> bool:
+        """A memory of other measures, before the settings changed, says nothing about these."""
+        known = self._evidence.initial()
+        return all(name in state and state[name].shape == known[name].shape for name in known)
 
     def update(
         self, state: State, rows: np.ndarray, at: float

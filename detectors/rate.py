@@ -28,30 +28,24 @@ class Rate(Detector):
 
     type: Literal["rate"] = "rate"
     rows: Annotated[int, Field(ge=1, le=10**15)] = 1_000_000
+    """Rows of the budget."""
     window_s: Annotated[float, Field(ge=1)] = 30 * 86_400.0
+    """Length of a window."""
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         return torch.zeros(len(query.clients), 1)
 
     def initial(self) -> State:
-        return {
-            "window": np.zeros(1, dtype=np.int64),
-            "used": np.zeros(1, dtype=np.int64),
-            "alarm": np.zeros(1, dtype=np.uint8),
-        }
+        return {"counts": np.zeros(3, dtype=np.int64)}  # window, rows used in it, alarm
 
     def update(
         self, state: State, rows: np.ndarray, at: float
     ) -> tuple[State, np.ndarray, np.ndarray]:
+        last, before, alarmed = state["counts"].tolist()
         # a clock that steps back stays in the window it was in: budgets are never refilled by it
-        window = max(int(at // self.window_s), int(state["window"][0]))
-        before = int(state["used"][0]) if window == int(state["window"][0]) else 0
-        used = before + np.arange(1, len(rows) + 1, dtype=np.int64)
-        alarm = (used >= self.rows) | bool(state["alarm"][0])
+        window = max(int(at // self.window_s), last)
+        used = (before if window == last else 0) + np.arange(1, len(rows) + 1)
+        alarm = (used >= self.rows) | bool(alarmed)
         suspicion = np.where(alarm, 1.0, used / self.rows)
-        after: State = {
-            "window": np.array([window], dtype=np.int64),
-            "used": used[-1:],
-            "alarm": alarm[-1:].astype(np.uint8),
-        }
+        after = {"counts": np.array([window, used[-1], alarm[-1]], dtype=np.int64)}
         return after, suspicion, alarm

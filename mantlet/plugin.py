@@ -123,6 +123,10 @@ class Detector(Plugin, ABC):
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """Fold one client's ``rows`` (n, F), in order; return state, suspicion (n,), alarm (n,)."""
 
+    def fits(self, state: State) -> bool:
+        """Whether a stored memory is one of this detector as it is set now; others start anew."""
+        return state.keys() == self.initial().keys()
+
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Learn what benign traffic looks like; the default has nothing to learn."""
         return {}

@@ -1,12 +1,11 @@
 """Who asks, and may they: credentials, deny list, rates and row budgets, all before any compute."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import limits
-from limits.strategies import FixedWindowRateLimiter
 
 from mantlet.errors import RequestError
 from serving.keys import KeyFile
@@ -14,6 +13,24 @@ from serving.settings import Identity, Tier
 from serving.stores.counters import Counters
 
 OVERALL = "overall"
+KEPT = 100_000
+"""Clients kept at hand; the others are worked out again when they come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``amount`` in a fixed window of ``seconds``, counted under ``key``."""
+
+    key: str
+    seconds: int
+    amount: int
+    unit: str
+    text: str
+
+    @classmethod
+    def of(cls, item: limits.RateLimitItem, unit: str, who: str) -> "Limit":
+        """A rate of the ``limits`` library for requests or rows of one client, or of all."""
+        return cls(item.key_for(unit, who), item.get_expiry(), item.amount, unit, str(item))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +63,10 @@ class Admission:
         self._keys = keys
         self._secret = secret
         self._counters = counters
-        self._counting = FixedWindowRateLimiter(counters)
-        self._requests = {name: _items(tier.requests) for name, tier in tiers.items()}
-        self._rows = {name: _items(tier.rows) for name, tier in tiers.items()}
-        self._overall_requests = _items(overall.requests)
-        self._overall_rows = _items(overall.rows)
+        self._tiers = tiers
+        self._overall = overall
         self._clients: dict[tuple[str, str], Client] = {}
+        self._known_limits: dict[tuple[str, str], tuple[tuple[Limit, ...], tuple[Limit, ...]]] = {}
 
     def identify(self, credential: str | None, address: str, now: float) -> Client:
         """The client behind a credential or, in open mode, behind an address; 401 or 403 otherwise."""
@@ -81,51 +96,55 @@ class Admission:
     def _client(self, name: str, tier: str) -> Client:
         known = self._clients.get((name, tier))
         if known is None:
-            if len(self._clients) >= 100_000:
+            if len(self._clients) >= KEPT:
                 self._clients.clear()
-            known = Client(
-                client_id(self._secret, name), name, tier if tier in self._rows else "default"
-            )
+            held = tier if tier in self._tiers else "default"
+            known = Client(client_id(self._secret, name), name, held)
             self._clients[name, tier] = known
+        return known
+
+    def _limits(self, client: Client) -> tuple[tuple[Limit, ...], tuple[Limit, ...]]:
+        """The client's rates and budgets, those that all clients share included."""
+        known = self._known_limits.get((client.id, client.tier))
+        if known is None:
+            if len(self._known_limits) >= KEPT:
+                self._known_limits.clear()
+            mine, everybodys = self._tiers[client.tier], self._overall
+            known = (
+                _parse(mine.requests, "requests", client.id)
+                + _parse(everybodys.requests, "requests", OVERALL),
+                _parse(mine.rows, "rows", client.id) + _parse(everybodys.rows, "rows", OVERALL),
+            )
+            self._known_limits[client.id, client.tier] = known
         return known
 
     def enter(self, client: Client) -> None:
         """Count a request against the rates; 429 when one is used up."""
-        mine = [(item, client.id) for item in self._requests[client.tier]]
-        rates = mine + [(item, OVERALL) for item in self._overall_requests]
-        for number, (item, who) in enumerate(rates, 1):
-            if not self._counting.hit(item, "requests", who):
-                for hit, whose in rates[:number]:
-                    self._counting.hit(hit, "requests", whose, cost=-1)
-                raise self._used_up(item, who, "requests", 1)
+        self._charge(self._limits(client)[0], 1, "rate")
 
     def charge(self, client: Client, rows: int) -> None:
         """Count rows against the budgets; 429 when they do not fit, and then none is charged."""
-        budgets = self._budgets(client)
-        for item, who in budgets:
-            if not self._counting.test(item, "rows", who, cost=rows):
-                raise self._used_up(item, who, "rows", rows)
-        for item, who in budgets:
-            self._counting.hit(item, "rows", who, cost=rows)
+        self._charge(self._limits(client)[1], rows, "budget")
 
     def refund(self, client: Client, rows: int) -> None:
         """Give back the rows of an answer that never came."""
-        for item, who in self._budgets(client):
-            self._counting.hit(item, "rows", who, cost=-rows)
+        for limit in self._limits(client)[1]:
+            self._counters.incr(limit.key, limit.seconds, -rows)
 
-    def _budgets(self, client: Client) -> list[tuple[limits.RateLimitItem, str]]:
-        mine = [(item, client.id) for item in self._rows[client.tier]]
-        return mine + [(item, OVERALL) for item in self._overall_rows]
+    def _charge(self, charged: Sequence[Limit], cost: int, reason: str) -> None:
+        for limit in charged:
+            left = limit.amount - self._counters.get(limit.key)
+            if cost > left:
+                raise self._used_up(limit, cost, max(left, 0), reason)
+        for limit in charged:
+            self._counters.incr(limit.key, limit.seconds, cost)
 
-    def _used_up(self, item: limits.RateLimitItem, who: str, unit: str, asked: int) -> RequestError:
-        reset, left = self._counting.get_window_stats(item, unit, who)
-        wait = str(max(1, math.ceil(reset - self._counters.now())))
-        return RequestError(
-            429,
-            f"{asked} {unit} asked, {max(left, 0)} of {item} left; try again in {wait} s",
-            reason="rate" if unit == "requests" else "budget",
-            headers={"Retry-After": wait},
-        )
+    def _used_up(self, limit: Limit, cost: int, left: int, reason: str) -> RequestError:
+        ends = self._counters.get_expiry(limit.key)
+        wait = str(max(1, math.ceil(ends - self._counters.now())))
+        asked = f"{cost} {limit.unit} asked, {left} of {limit.text} left"
+        message = f"{asked}; try again in {wait} s"
+        return RequestError(429, message, reason=reason, headers={"Retry-After": wait})
 
 
 def client_id(secret: bytes, name: str) -> str:
@@ -134,5 +153,6 @@ def client_id(secret: bytes, name: str) -> str:
     return blake2b(name.encode(), digest_size=16, key=key).hexdigest()
 
 
-def _items(text: str | None) -> list[limits.RateLimitItem]:
-    return limits.parse_many(text) if text else []
+def _parse(text: str | None, unit: str, who: str) -> tuple[Limit, ...]:
+    items = limits.parse_many(text) if text else []
+    return tuple(Limit.of(item, unit, who) for item in items)

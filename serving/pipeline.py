@@ -137,7 +137,9 @@ class Pipeline:
             own = scores[detector.name]
             suspicion, alarm = np.zeros(len(own)), np.zeros(len(own), dtype=bool)
             for client, rows in rows_of.items():
-                state = after[client].get(detector.name) or detector.initial()
+                state = after[client].get(detector.name)
+                if state is None or not detector.fits(state):
+                    state = detector.initial()
                 scored = own[rows]
                 try:
                     state, opinion, alarmed = detector.update(state, scored, query.at)

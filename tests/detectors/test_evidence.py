@@ -183,6 +183,6 @@ def test_a_state_of_other_settings_keeps_its_alarm_and_its_count_and_starts_anew
     assert still.all()
     assert suspicion[-1] == 1.0
     assert after["log_wealth"].shape == (2, 16)
-    assert int(honest["rows"][0]) == 31
+    assert int(honest["seen"][0]) == 31
     assert not none.any()
     assert little[-1] < 1.0
