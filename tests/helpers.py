@@ -1,17 +1,20 @@
-"""Small shared things: a tiny victim in memory, and builders of queries and configs."""
+"""Small shared things: a tiny victim in memory, plug-ins that do as told, builders of queries and configs."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml
+from pydantic import PrivateAttr
 from torch import Tensor
 
-from mantlet.plugin import Setup
-from mantlet.types import InputSpec, Kind, Prediction, Query
+from mantlet.plugin import Defense, Detector, Setup
+from mantlet.types import InputSpec, Kind, Prediction, Query, Signal, State
 
+Fold = Callable[[State, np.ndarray, float], tuple[State, np.ndarray, np.ndarray]]
 SETUP = Setup(torch.device("cpu"), b"a secret of the tests")
 
 
@@ -51,6 +54,63 @@ class TinyVictim:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Scripted(Detector):
+    """Scores with the top probability it sees, and folds as a test tells it to."""
+
+    type: Literal["scripted"] = "scripted"
+
+    _scores: list[Callable[[Query, Prediction], Any]] = PrivateAttr(default_factory=list)
+    _folds: list[Fold] = PrivateAttr(default_factory=list)
+    _seen: list[Prediction] = PrivateAttr(default_factory=list)
+
+    def score(self, query: Query, prediction: Prediction) -> Tensor:
+        self._seen.append(prediction)
+        if self._scores:
+            answer: Tensor = self._scores[-1](query, prediction)
+            return answer
+        return prediction.values.amax(dim=1, keepdim=True)
+
+    def initial(self) -> State:
+        return {"rows": np.zeros(1, dtype=np.int64)}
+
+    def update(
+        self, state: State, rows: np.ndarray, at: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        if self._folds:
+            return self._folds[-1](state, rows, at)
+        count = len(rows)
+        return {"rows": state["rows"] + count}, np.zeros(count), np.zeros(count, dtype=bool)
+
+
+class Answering(Defense):
+    """Answers as a test tells it to, and remembers what it was asked."""
+
+    type: Literal["answering"] = "answering"
+    keeps_top1 = False
+
+    _answers: list[Callable[[Prediction], Any]] = PrivateAttr(default_factory=list)
+    _asked: list[tuple[Prediction, Query, Mapping[str, Signal]]] = PrivateAttr(default_factory=list)
+
+    def apply(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        self._asked.append((prediction, query, signals))
+        answer: Prediction = self._answers[-1](prediction) if self._answers else prediction
+        return answer
+
+
+class Lying(TinyVictim):
+    """Answers what a test tells it to."""
+
+    def __init__(self, answer: Callable[[Prediction], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        answer: Prediction = self._answer(super().predict(inputs))
+        return answer
 
 
 def rows(count: int, *, seed: int = 0, shape: Sequence[int] = (1, 4, 4)) -> Tensor:

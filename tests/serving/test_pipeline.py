@@ -3,17 +3,16 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import PrivateAttr
 from torch import Tensor
 
 from defenses.gaussian_noise import GaussianNoise
@@ -25,77 +24,19 @@ from detectors.foreign import Foreign
 from detectors.rate import Rate
 from mantlet.data import Images
 from mantlet.errors import PluginError, VictimError
-from mantlet.plugin import Defense, Detector, Setup
-from mantlet.types import Kind, Prediction, Query, Signal, State, Victim
+from mantlet.plugin import Setup
+from mantlet.types import Kind, Prediction, Query, Signal, Victim
 from serving.pipeline import Memory, Outcome, Pipeline, end_of_refusal
 from serving.policy import Level
 from serving.victims.torch import TorchVictim
-from tests.helpers import SETUP, TinyVictim, query, rows
+from tests.helpers import SETUP, Answering, Fold, Lying, Scripted, TinyVictim, query, rows
 
-Fold = Callable[[State, np.ndarray, float], tuple[State, np.ndarray, np.ndarray]]
 LEVELS = (
     Level(name="normal", defenses=("rounding",)),
     Level(name="watched", suspicion=0.3, defenses=("gaussian_noise", "rounding")),
     Level(name="suspected", suspicion=0.6, defenses=("reverse_sigmoid", "top_k")),
     Level(name="alarmed", alarm=True, defenses=("label_only",)),
 )
-
-
-class Scripted(Detector):
-    """Scores with the top probability it sees, and folds as a test tells it to."""
-
-    type: Literal["scripted"] = "scripted"
-
-    _scores: list[Callable[[Query, Prediction], Any]] = PrivateAttr(default_factory=list)
-    _folds: list[Fold] = PrivateAttr(default_factory=list)
-    _seen: list[Prediction] = PrivateAttr(default_factory=list)
-
-    def score(self, query: Query, prediction: Prediction) -> Tensor:
-        self._seen.append(prediction)
-        if self._scores:
-            answer: Tensor = self._scores[-1](query, prediction)
-            return answer
-        return prediction.values.amax(dim=1, keepdim=True)
-
-    def initial(self) -> State:
-        return {"rows": np.zeros(1, dtype=np.int64)}
-
-    def update(
-        self, state: State, rows: np.ndarray, at: float
-    ) -> tuple[State, np.ndarray, np.ndarray]:
-        if self._folds:
-            return self._folds[-1](state, rows, at)
-        count = len(rows)
-        return {"rows": state["rows"] + count}, np.zeros(count), np.zeros(count, dtype=bool)
-
-
-class Answering(Defense):
-    """Answers as a test tells it to, and remembers what it was asked."""
-
-    type: Literal["answering"] = "answering"
-    keeps_top1 = False
-
-    _answers: list[Callable[[Prediction], Any]] = PrivateAttr(default_factory=list)
-    _asked: list[tuple[Prediction, Query, Mapping[str, Signal]]] = PrivateAttr(default_factory=list)
-
-    def apply(
-        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
-    ) -> Prediction:
-        self._asked.append((prediction, query, signals))
-        answer: Prediction = self._answers[-1](prediction) if self._answers else prediction
-        return answer
-
-
-class Lying(TinyVictim):
-    """Answers what a test tells it to."""
-
-    def __init__(self, answer: Callable[[Prediction], Any]) -> None:
-        super().__init__()
-        self._answer = answer
-
-    def predict(self, inputs: Tensor) -> Prediction:
-        answer: Prediction = self._answer(super().predict(inputs))
-        return answer
 
 
 def loaded(*plugins: Any) -> tuple[Any, ...]:
