@@ -35,7 +35,9 @@ def create_app(service: Service) -> Endpoint:
     other paths go to a FastAPI application, which shows the OpenAPI pages.
     """
     pages = FastAPIOffline(title="Mantlet", version=__version__, redirect_slashes=False)
-    pages.openapi = lambda: openapi.document(service.settings)  # type: ignore[method-assign]  # FastAPI's documented way
+    pages.openapi = lambda: openapi.document(  # type: ignore[method-assign]  # FastAPI's documented way
+        service.settings, (gateway.version for gateway in service.gateways.values())
+    )
     pages.add_exception_handler(HTTPException, _not_here)
     return Guard(Router(routes(service), redirect_slashes=False, default=pages), service)
 

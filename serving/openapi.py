@@ -1,76 +1,51 @@
 """The OpenAPI document of the data plane, written down: the routes build no models it could come from."""
 
-from functools import cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mantlet import __version__
+from serving.api_v2 import BINARY, DTYPES, MAX_TEXT
 from serving.settings import Settings
 
 Json = dict[str, Any]
-NUMBERS: Json = {
-    "description": "Numbers, flat or nested to the model's shape.",
-    "type": "array",
-    "items": {},
+JSON = "application/json"
+BYTES: Json = {"schema": {"type": "string", "format": "binary"}}
+RETRY: Json = {
+    "headers": {
+        "Retry-After": {
+            "description": "Seconds to wait.",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    }
 }
-REFUSALS = {
-    400: "Malformed JSON, tensor, shape, type or value.",
-    401: "No key, or one that is unknown or revoked.",
-    403: "The client is denied.",
-    404: "No such model or version.",
-    408: "The body took too long to arrive.",
-    413: "Too many bytes or rows.",
-    415: "A media type that is not taken.",
-    429: "A rate or budget is used up; see Retry-After.",
-    503: "Overloaded, not ready, or closed because a part failed; see Retry-After.",
-    504: "The model took too long.",
+REFUSALS: dict[int, Json] = {
+    400: {"description": "Malformed JSON, tensor, shape, type or value."},
+    401: {"description": "No key, or one that is unknown or revoked."},
+    403: {"description": "The client is denied."},
+    404: {"description": "No such model or version."},
+    405: {"description": "The path takes another method."},
+    408: {"description": "The body took too long to arrive."},
+    413: {"description": "Too many bytes or rows."},
+    415: {"description": "A media type that is not taken."},
+    429: {"description": "A rate or budget is used up."} | RETRY,
+    503: {"description": "Overloaded, not loaded yet, or closed because a part failed."} | RETRY,
+    504: {"description": "The model took too long."},
 }
+ASKS = tuple(REFUSALS)
+LOOKS = (401, 403, 404, 405, 503)
+HEALTH = (405,)
 
 
-def document(settings: Settings) -> Json:
-    """OpenAPI 3.1 of the models in ``settings``."""
-    return _document(tuple(sorted(settings.models)), settings.identity.open)
-
-
-@cache
-def _document(models: tuple[str, ...], is_open: bool) -> Json:
-    keys: list[Json] = [] if is_open else [{"bearer": []}, {"header": []}]
-    model = {"name": "model", "in": "path", "required": True, "schema": {"enum": list(models)}}
-    version = {"name": "version", "in": "path", "required": True, "schema": {"enum": ["1"]}}
-    infer = _operation("Infer", "#/components/schemas/InferResponse", keys, [model], _infer_body())
-    metadata = _operation(
-        "Metadata of a model", "#/components/schemas/ModelMetadata", keys, [model]
-    )
-    ready = _operation("Readiness of a model", "#/components/schemas/Ready", [], [model])
+def document(settings: Settings, versions: Iterable[str] = ()) -> Json:
+    """OpenAPI 3.1 of the models of the config; ``versions`` are those of the models that are loaded."""
+    keys: list[Json] = [] if settings.identity.open else [{"bearer": []}, {"header": []}]
+    model = _in_path("model", sorted(settings.models))
+    version = _in_path("version", sorted(set(versions)))
     return {
         "openapi": "3.1.0",
         "info": {"title": "Mantlet", "version": __version__},
-        "paths": {
-            "/": {"get": _operation("Alive", "#/components/schemas/Alive", [], [])},
-            "/v1/models": {"get": _operation("Models", "#/components/schemas/Models", [], [])},
-            "/v1/models/{model}": {"get": ready | {"summary": "Status of a model"}},
-            "/v1/models/{model}:predict": {
-                "post": _operation(
-                    "Predict", "#/components/schemas/Predictions", keys, [model], _predict_body()
-                )
-            },
-            "/v2": {"get": _operation("Server", "#/components/schemas/Server", [], [])},
-            "/v2/health/live": {"get": _operation("Liveness", "#/components/schemas/Live", [], [])},
-            "/v2/health/ready": {
-                "get": _operation("Readiness", "#/components/schemas/Ready", [], [])
-            },
-            "/v2/models/{model}": {"get": metadata},
-            "/v2/models/{model}/ready": {"get": ready},
-            "/v2/models/{model}/infer": {"post": infer},
-            "/v2/models/{model}/versions/{version}": {
-                "get": metadata | {"parameters": [model, version]}
-            },
-            "/v2/models/{model}/versions/{version}/ready": {
-                "get": ready | {"parameters": [model, version]}
-            },
-            "/v2/models/{model}/versions/{version}/infer": {
-                "post": infer | {"parameters": [model, version]}
-            },
-        },
+        "paths": _paths(model, version, keys),
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {
@@ -81,47 +56,69 @@ def _document(models: tuple[str, ...], is_open: bool) -> Json:
     }
 
 
-def _operation(
-    summary: str, schema: str, keys: list[Json], parameters: list[Json], body: Json | None = None
-) -> Json:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    refusals = {
-        str(code): {"description": text, "content": error} for code, text in REFUSALS.items()
-    }
-    answer: Json = {"application/json": {"schema": {"$ref": schema}}}
-    if schema.endswith("Predictions"):
-        answer["application/x-npy"] = {"schema": {"type": "string", "format": "binary"}}
-    if schema.endswith("InferResponse"):
-        answer["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
-    if schema.endswith("Ready"):
-        refusals["503"] = {"description": "Not ready.", "content": answer | {}}
-    operation: Json = {
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {"200": {"description": "The answer.", "content": answer}, **refusals},
-        "security": keys,
-    }
-    return operation | ({"requestBody": body} if body else {})
+def _in_path(name: str, values: list[str]) -> Json:
+    schema = {"enum": values} if values else {"type": "string"}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _predict_body() -> Json:
-    binary = {"schema": {"type": "string", "format": "binary"}}
+def _paths(model: Json, version: Json, keys: list[Json]) -> Json:
+    predict = _post("Predict", "Predictions", PREDICT_BODY, "application/x-npy")
+    infer = _post("Infer", "InferResponse", INFER_BODY, BINARY)
+    metadata = _get("Metadata of a model", "ModelMetadata", LOOKS)
+    ready = _get("Readiness of a model", "ModelReady", (404, *HEALTH), _not("ModelReady"))
+    status = _get("Status of a model", "ModelReady", (404, *HEALTH), _not("ModelReady"))
+    server_ready = _get("Readiness", "Ready", HEALTH, _not("Ready"))
+    keyed = {"parameters": [model], "security": keys}
+    of_version = {"parameters": [model, version], "security": keys}
+    for_all = {"parameters": [model], "security": []}
     return {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/Instances"}},
-            "application/x-npy": binary,
-            "image/png": binary,
-            "image/jpeg": binary,
+        "/": {"get": _get("Alive", "Alive", HEALTH)},
+        "/v1/models": {"get": _get("Models", "Models", HEALTH)},
+        "/v1/models/{model}": {"get": status | for_all},
+        "/v1/models/{model}:predict": {"post": predict | keyed},
+        "/v2": {"get": _get("Server", "Server", HEALTH)},
+        "/v2/health/live": {"get": _get("Liveness", "Live", HEALTH)},
+        "/v2/health/ready": {"get": server_ready},
+        "/v2/models/{model}": {"get": metadata | keyed},
+        "/v2/models/{model}/ready": {"get": ready | for_all},
+        "/v2/models/{model}/infer": {"post": _binary(infer | keyed)},
+        "/v2/models/{model}/versions/{version}": {"get": metadata | of_version},
+        "/v2/models/{model}/versions/{version}/ready": {
+            "get": ready | of_version | {"security": []}
         },
+        "/v2/models/{model}/versions/{version}/infer": {"post": _binary(infer | of_version)},
     }
 
 
-def _infer_body() -> Json:
-    return {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}},
-    }
+def _binary(operation: Json) -> Json:
+    """An operation that takes binary tensors behind its JSON."""
+    return operation | {"parameters": [*operation["parameters"], HEADER_LENGTH]}
+
+
+def _get(
+    summary: str, schema: str, refusals: tuple[int, ...], others: Mapping[str, Json] | None = None
+) -> Json:
+    good = {"description": "The answer.", "content": {JSON: _ref(schema)}}
+    responses = {"200": good, **_refused(refusals), **(others or {})}
+    return {"summary": summary, "parameters": [], "responses": responses, "security": []}
+
+
+def _post(summary: str, schema: str, body: Json, other: str) -> Json:
+    answer = {JSON: _ref(schema), other: BYTES}
+    responses = {"200": {"description": "The answer.", "content": answer}, **_refused(ASKS)}
+    return {"summary": summary, "requestBody": body, "responses": responses}
+
+
+def _refused(codes: tuple[int, ...]) -> dict[str, Json]:
+    return {str(code): REFUSALS[code] | {"content": {JSON: _ref("Error")}} for code in codes}
+
+
+def _not(schema: str) -> dict[str, Json]:
+    return {"503": {"description": "Not ready.", "content": {JSON: _ref(schema)}} | RETRY}
+
+
+def _ref(schema: str) -> Json:
+    return {"schema": {"$ref": f"#/components/schemas/{schema}"}}
 
 
 def _object(required: list[str], **properties: Json) -> Json:
@@ -132,44 +129,68 @@ def _list(items: Json, **bounds: int) -> Json:
     return {"type": "array", "items": items, **bounds}
 
 
+PREDICT_BODY: Json = {
+    "required": True,
+    "content": {
+        JSON: _ref("Instances"),
+        "application/x-npy": BYTES,
+        "image/png": BYTES,
+        "image/jpeg": BYTES,
+    },
+}
+INFER_BODY: Json = {"required": True, "content": {JSON: _ref("InferRequest"), BINARY: BYTES}}
+HEADER_LENGTH: Json = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "Bytes of JSON before the binary tensors.",
+    "schema": {"type": "integer", "minimum": 0},
+}
 TEXT: Json = {"type": "string"}
-SHAPE = _list({"type": "integer"}, minItems=1)
-PARAMETERS: Json = {"type": "object", "additionalProperties": True}
-TENSOR_METADATA = _object(["name", "datatype", "shape"], name=TEXT, datatype=TEXT, shape=SHAPE)
+FLAG: Json = {"type": "boolean"}
+WHOLE: Json = {"type": "integer"}
+PARAMETERS: Json = {"type": "object"}
+TENSOR = _object(["name", "datatype", "shape"], name=TEXT, datatype=TEXT, shape=_list(WHOLE))
 SCHEMAS: Json = {
     "Error": _object(["error"], error=TEXT),
+    "Alive": _object(["status"], status={"const": "alive"}),
     "Models": _object(["models"], models=_list(TEXT)),
-    "Instances": _object(["instances"], instances=NUMBERS | {"minItems": 1}),
+    "Numbers": {
+        "description": "Numbers, flat or nested to the model's shape; see its metadata.",
+        "type": "array",
+        "items": {"anyOf": [{"type": "number"}, {"$ref": "#/components/schemas/Numbers"}]},
+    },
+    "Instances": _object(
+        ["instances"], instances=_list({"$ref": "#/components/schemas/Numbers"}, minItems=1)
+    ),
     "Predictions": _object(
-        ["predictions"],
-        predictions=_list({"anyOf": [_list({"type": "number"}), {"type": "integer"}]}),
+        ["predictions"], predictions=_list({"anyOf": [_list({"type": "number"}), WHOLE]})
     ),
     "Server": _object(
         ["name", "version", "extensions"], name=TEXT, version=TEXT, extensions=_list(TEXT)
     ),
-    "Alive": _object(["status"], status={"const": "alive"}),
-    "Live": _object(["live"], live={"type": "boolean"}),
-    "Ready": _object(["ready"], ready={"type": "boolean"}, name=TEXT),
+    "Live": _object(["live"], live=FLAG),
+    "Ready": _object(["ready"], ready=FLAG),
+    "ModelReady": _object(["name", "ready"], name=TEXT, ready=FLAG),
     "ModelMetadata": _object(
         ["name", "platform", "inputs", "outputs"],
         name=TEXT,
         versions=_list(TEXT),
         platform=TEXT,
-        inputs=_list(TENSOR_METADATA),
-        outputs=_list(TENSOR_METADATA),
+        inputs=_list(TENSOR),
+        outputs=_list(TENSOR),
     ),
     "InferRequest": _object(
         ["inputs"],
-        id=TEXT | {"maxLength": 1024},
+        id=TEXT | {"maxLength": MAX_TEXT},
         parameters=PARAMETERS,
         inputs=_list(
             _object(
-                ["name", "shape", "datatype", "data"],
+                ["name", "shape", "datatype"],
                 name=TEXT,
-                shape=SHAPE,
-                datatype=TEXT,
+                shape=_list(WHOLE | {"minimum": 1}, minItems=1),
+                datatype={"enum": sorted(DTYPES)},
                 parameters=PARAMETERS,
-                data=NUMBERS,
+                data={"$ref": "#/components/schemas/Numbers"},
             ),
             minItems=1,
             maxItems=1,
@@ -177,7 +198,7 @@ SCHEMAS: Json = {
         outputs=_list(_object(["name"], name=TEXT, parameters=PARAMETERS)),
     ),
     "InferResponse": _object(
-        ["model_name", "outputs"],
+        ["model_name", "model_version", "outputs"],
         model_name=TEXT,
         model_version=TEXT,
         id=TEXT,
@@ -185,7 +206,7 @@ SCHEMAS: Json = {
             _object(
                 ["name", "shape", "datatype", "data"],
                 name=TEXT,
-                shape=SHAPE,
+                shape=_list(WHOLE),
                 datatype=TEXT,
                 data=_list({"type": "number"}),
             )
