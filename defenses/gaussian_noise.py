@@ -21,6 +21,7 @@ class GaussianNoise(Defense):
 
     type: Literal["gaussian_noise"] = "gaussian_noise"
     sigma: PositiveFloat = 0.1
+    """Standard deviation of the noise."""
     keeps_top1 = True
 
     _secret: bytes = PrivateAttr()

@@ -26,7 +26,9 @@ class ReverseSigmoid(Defense):
 
     type: Literal["reverse_sigmoid"] = "reverse_sigmoid"
     beta: PositiveFloat = 0.7
+    """How far probabilities are bent."""
     gamma: PositiveFloat = 0.2
+    """How steeply the bend follows the logit."""
     keeps_top1 = True
 
     def apply(

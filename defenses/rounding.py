@@ -26,6 +26,7 @@ class Rounding(Defense):
 
     type: Literal["rounding"] = "rounding"
     decimals: Annotated[int, Field(ge=1, le=6)] = 3
+    """Decimals that are kept."""
     keeps_top1 = True
 
     def apply(

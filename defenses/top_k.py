@@ -21,6 +21,7 @@ class TopK(Defense):
 
     type: Literal["top_k"] = "top_k"
     k: PositiveInt = 3
+    """How many probabilities are kept."""
     keeps_top1 = True
 
     def apply(
