@@ -1,0 +1,457 @@
+"""One model behind its chain, without HTTP: what is charged, remembered, released and refused."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import structlog
+import torch
+
+from defenses.label_only import LabelOnly
+from detectors.rate import Rate
+from mantlet.errors import RequestError, StoreError, VictimError, VictimTimeout
+from mantlet.plugin import Detector
+from mantlet.types import Kind, Released
+from serving import gateway as gateway_module
+from serving.admission import Admission, Client
+from serving.gateway import Gateway
+from serving.keys import KeyFile
+from serving.metrics import Metrics
+from serving.pipeline import Memory, Pipeline
+from serving.policy import Level
+from serving.settings import Identity, Queue, Tier
+from serving.stores import open_store
+from serving.stores.base import Entry, Store
+from tests.helpers import Answering, Lying, Scripted, TinyVictim, query, rows
+
+T = TypeVar("T")
+START = 1_000_000.0
+DENYING = (Level(name="normal"), Level(name="denied", suspicion=0.5, deny_s=60))
+PROTECTING = (Level(name="normal"), Level(name="alarmed", alarm=True, defenses=("label_only",)))
+
+
+@dataclass
+class Scene:
+    """A gateway with a store, an admission, metrics, and a clock that a test sets."""
+
+    gateway: Gateway
+    admission: Admission
+    metrics: Metrics
+    now: list[float] = field(default_factory=lambda: [START])
+
+    def visitor(self, name: str = "ann") -> Client:
+        return self.admission.identify(None, name, self.now[0])
+
+    def ask(self, count: int = 1, name: str = "ann", *, seed: int = 0) -> Released:
+        """Admit and answer one request, as a route does."""
+
+        async def exchange() -> Released:
+            client = self.visitor(name)
+            await self.gateway.admit(client)
+            return await self.gateway.answer(client, rows(count, seed=seed).numpy())
+
+        return self.run(exchange())
+
+    def refused(self, count: int = 1, name: str = "ann") -> RequestError:
+        with pytest.raises(RequestError) as caught:
+            self.ask(count, name)
+        return caught.value
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def within() -> T:
+            async with asyncio.timeout(60):
+                return await work
+
+        return asyncio.run(within())
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+Stage = Callable[..., Scene]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """Builds scenes on one data folder, and closes them."""
+    scenes: list[Scene] = []
+
+    def build(
+        *,
+        victim: Any = None,
+        detectors: Sequence[Detector] = (),
+        defenses: Sequence[Any] = (),
+        levels: Sequence[Level] = (),
+        store: str | Store = "memory://",
+        tier: Tier = Tier(rows="100/day"),  # noqa: B008  # frozen
+        answer: Any = "probabilities",
+    ) -> Scene:
+        now = [START]
+        if isinstance(store, str):
+            store = open_store(store, folder=tmp_path, remember_s=1e6, clock=lambda: now[0])
+        admission = Admission(
+            Identity(open=True),
+            {"default": tier},
+            Tier(),
+            keys=KeyFile(tmp_path / "keys.json"),
+            counters=store.counters,
+            secret=b"a secret of the tests",
+        )
+        pipeline = Pipeline(
+            victim or TinyVictim(), detectors, defenses, levels=levels, answer=answer
+        )
+        metrics = Metrics()
+        made = Gateway(
+            "tiny",
+            pipeline,
+            store,
+            admission,
+            queue=Queue(retry_after_s=7, max_batch_rows=64),
+            clock=lambda: now[0],
+            metrics=metrics,
+        )
+        scenes.append(Scene(made, admission, metrics, now))
+        return scenes[-1]
+
+    yield build
+    for scene in scenes:
+        close(scene)
+
+
+def close(scene: Scene) -> None:
+    scene.gateway.close()
+    with contextlib.suppress(StoreError):  # a test closed it
+        scene.gateway.store.close()
+
+
+def left(scene: Scene, name: str = "ann") -> int:
+    """Rows of the budget of 100 that are left: the most that may be asked at once."""
+    client, fits = scene.visitor(name), 0
+    for count in range(1, 101):
+        try:
+            scene.admission.charge(client, count)
+        except RequestError:
+            break
+        scene.admission.refund(client, count)
+        fits = count
+    return fits
+
+
+def test_an_answer_is_the_pipelines_and_is_charged_once(stage: Stage) -> None:
+    scene = stage()
+    answer = scene.ask(30)
+
+    assert torch.equal(answer.values, TinyVictim().predict(rows(30)).values)
+    assert left(scene) == 70
+
+
+def test_jobs_of_one_batch_get_their_own_rows(stage: Stage) -> None:
+    scene = stage()
+
+    async def together() -> list[Released]:
+        asks = [
+            scene.gateway.answer(scene.visitor(f"client {n}"), rows(n, seed=n).numpy())
+            for n in range(1, 9)
+        ]
+        return list(await asyncio.gather(*asks))
+
+    answers = scene.run(together())
+    victim = scene.gateway.pipeline.victim
+
+    assert isinstance(victim, TinyVictim)
+    assert len(victim.batches) < 8, "some did share a batch"
+    for n, answer in enumerate(answers, 1):
+        assert torch.equal(answer.values, TinyVictim().predict(rows(n, seed=n)).values)
+
+
+def test_a_client_that_used_its_budget_up_is_refused_before_any_compute(stage: Stage) -> None:
+    scene = stage()
+    scene.ask(100)
+    victim = scene.gateway.pipeline.victim
+    assert isinstance(victim, TinyVictim)
+    victim.batches.clear()
+
+    assert scene.refused(1).status == 429
+    assert victim.batches == []
+    assert scene.ask(100, "bob").values.shape == (100, 5)
+
+
+def test_memory_is_of_the_client_and_of_the_model(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=50),))
+    scene.ask(3)
+    scene.ask(4)
+    client = scene.visitor()
+    entries = scene.gateway.store.load_many([f"tiny/{client.id}", client.id], START)
+
+    assert entries[f"tiny/{client.id}"].version == 2
+    assert 7 in entries[f"tiny/{client.id}"].memory["rate"]["counts"]
+    assert entries[client.id].version == 0
+
+
+def test_an_alarm_acts_on_the_very_next_row_and_is_told_once(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=10),), defenses=(LabelOnly(),), levels=PROTECTING)
+    clean = scene.ask(9)
+    with structlog.testing.capture_logs() as logged:
+        alarmed = [scene.ask(2), scene.ask(2)]
+    alarms = [entry for entry in logged if entry["event"] == "alarm"]
+
+    assert (clean.values.amax(dim=1) < 1.0).all()
+    assert all((answer.values.amax(dim=1) == 1.0).all() for answer in alarmed)
+    assert [entry["client"] for entry in alarms] == [scene.visitor().id]
+    assert scene.count("mantlet_alarms_total", model="tiny", detector="rate") == 1
+
+
+def test_an_alarm_survives_a_restart(stage: Stage) -> None:
+    def scene() -> Scene:
+        return stage(
+            detectors=(Rate(rows=10),),
+            defenses=(LabelOnly(),),
+            levels=PROTECTING,
+            store="sqlite:///state.db",
+        )
+
+    first = scene()
+    first.ask(10)
+    close(first)
+    answer = scene().ask(1)
+
+    assert answer.values.max() == 1.0
+
+
+def test_a_budget_survives_a_restart(stage: Stage) -> None:
+    first = stage(store="sqlite:///state.db")
+    first.ask(60)
+    close(first)
+    again = stage(store="sqlite:///state.db")
+
+    assert left(again) == 40
+
+
+def test_a_refusal_releases_nothing_of_the_job_and_holds_for_its_time(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=10, window_s=20),), levels=DENYING)
+    scene.ask(4)
+    error = scene.refused(3)
+    victim = scene.gateway.pipeline.victim
+    assert isinstance(victim, TinyVictim)
+    victim.batches.clear()
+
+    assert (error.status, error.reason) == (403, "denied")
+    scene.now[0] = START + 59
+    assert scene.refused(1).status == 403
+    assert victim.batches == [], "while it holds, nothing is computed for the client"
+    assert scene.ask(1, "bob").values.shape == (1, 5)
+    scene.now[0] = START + 60
+    assert scene.ask(1).values.shape == (1, 5)
+
+
+def test_rows_of_a_refused_job_are_not_given_back(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=10),), levels=DENYING)
+    scene.refused(8)
+
+    assert left(scene) == 92
+
+
+def test_a_refusal_survives_a_restart_and_holds_before_any_compute(stage: Stage) -> None:
+    def scene() -> Scene:
+        return stage(
+            detectors=(Rate(rows=10, window_s=20),), levels=DENYING, store="sqlite:///state.db"
+        )
+
+    first = scene()
+    first.refused(8)
+    close(first)
+    again = scene()
+    again.now[0] = START + 30
+    error = again.refused(1)
+    victim = again.gateway.pipeline.victim
+
+    assert error.status == 403
+    assert isinstance(victim, TinyVictim)
+    assert victim.batches == []
+
+
+def test_a_refusal_by_one_worker_holds_in_another_that_knew_the_client(stage: Stage) -> None:
+    def worker() -> Scene:
+        return stage(
+            detectors=(Rate(rows=10, window_s=20),), levels=DENYING, store="sqlite:///state.db"
+        )
+
+    first, second = worker(), worker()
+    second.ask(1)
+    first.refused(8)
+    second.now[0] = START + 30  # the window is over, so the client's suspicion is gone
+
+    assert second.refused(1).status == 403
+    assert second.refused(1).status == 403
+
+
+def raises(error: Exception) -> Callable[[Any], Any]:
+    def answer(_: Any) -> Any:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (VictimError("it answers nonsense, with details"), 503, "VictimError"),
+        (RuntimeError("details"), 503, "VictimError"),
+        (VictimTimeout("details"), 504, "victim_timeout"),
+    ],
+)
+def test_a_victim_that_fails_gives_no_answer_and_the_rows_back(
+    stage: Stage, error: Exception, status: int, reason: str
+) -> None:
+    scene = stage(victim=Lying(raises(error)))
+    refusal = scene.refused(30)
+
+    assert (refusal.status, refusal.reason) == (status, reason)
+    assert "details" not in str(refusal)
+    assert left(scene) == 100
+
+
+@pytest.mark.parametrize("kind", ["defense", "score", "update"])
+def test_a_plugin_that_fails_closes_and_remembers_nothing(stage: Stage, kind: str) -> None:
+    detector, defense = Scripted(), Answering()
+    broken = raises(ZeroDivisionError("details"))
+    if kind == "defense":
+        defense._answers.append(broken)
+    elif kind == "score":
+        detector._scores.append(lambda q, p: broken(p))
+    else:
+        detector._folds.append(lambda s, r, at: broken(s))
+    scene = stage(detectors=(Rate(rows=50), detector), defenses=(defense,))
+    with structlog.testing.capture_logs() as logged:
+        error = scene.refused(30)
+    key = f"tiny/{scene.visitor().id}"
+
+    assert (error.status, error.reason) == (503, "PluginError")
+    assert error.headers == {"Retry-After": "7"}
+    assert str(error) == "no answer can be given now; try again later"
+    assert [e["kind"] for e in logged if e["event"] == "failed_closed"] == ["PluginError"]
+    assert left(scene) == 100
+    assert scene.gateway.store.load_many([key], START)[key] == Entry(0, {})
+
+
+class Contested:
+    """A store in which another worker changes every client so many times before we swap."""
+
+    def __init__(self, store: Store, races: int) -> None:
+        self._store = store
+        self.counters = store.counters
+        self.races = races
+
+    def load_many(self, keys: Sequence[str], at: float) -> dict[str, Entry]:
+        return self._store.load_many(keys, at)
+
+    def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
+        if self.races:
+            self.races -= 1
+            current = self._store.load_many(list(entries), at)
+            self._store.swap_many({k: one_more_row(e) for k, e in current.items()}, at)
+        return self._store.swap_many(entries, at)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def one_more_row(entry: Entry) -> Entry:
+    rate = Rate(rows=50)
+    state = entry.memory.get("rate") or rate.initial()
+    after: Memory = {"rate": rate.update(state, np.zeros((1, 1)), START)[0]}
+    return Entry(entry.version, after)
+
+
+def test_a_lost_race_folds_anew_and_never_asks_the_victim_again(
+    stage: Stage, tmp_path: Path
+) -> None:
+    plain = open_store("memory://", folder=tmp_path, remember_s=1e6, clock=lambda: START)
+    scene = stage(detectors=(Rate(rows=50),), store=Contested(plain, races=3))
+    scene.ask(5)
+    victim = scene.gateway.pipeline.victim
+    (entry,) = plain.load_many([f"tiny/{scene.visitor().id}"], START).values()
+    signal = scene.gateway.pipeline.run(query(rows(1)), {"client": entry.memory}).signals["rate"]
+
+    assert isinstance(victim, TinyVictim)
+    assert victim.batches[0] == 5
+    assert len(victim.batches) == 2, "the second is this test's own"
+    assert entry.version == 4
+    assert float(signal.suspicion) == pytest.approx((3 + 5 + 1) / 50)
+    assert scene.count("mantlet_lost_races_total") == 3
+    assert left(scene) == 95
+
+
+def test_a_race_lost_too_often_fails_closed(stage: Stage, tmp_path: Path) -> None:
+    plain = open_store("memory://", folder=tmp_path, remember_s=1e6, clock=lambda: START)
+    store = Contested(plain, races=gateway_module.ATTEMPTS + 1)
+    scene = stage(detectors=(Rate(rows=50),), store=store)
+    error = scene.refused(5)
+
+    assert (error.status, error.reason) == (503, "StoreError")
+    assert left(scene) == 100
+    assert scene.count("mantlet_store_errors_total") == 1
+
+
+def test_a_store_that_fails_closes_the_gateway(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=50),), store="sqlite:///state.db", tier=Tier())
+    scene.ask(1)
+    scene.gateway.store.close()
+    error = scene.refused(1)
+
+    assert (error.status, error.reason) == (503, "StoreError")
+
+
+def test_what_the_wire_needs_is_told(stage: Stage) -> None:
+    probabilities, labels = stage().gateway, stage(answer="labels").gateway
+
+    assert (probabilities.version, probabilities.output_name) == ("1", "probabilities")
+    assert probabilities.answer_kind is Kind.PROBABILITIES
+    assert (labels.output_name, labels.answer_kind) == ("label", Kind.LABELS)
+    assert probabilities.input.shape == (1, 4, 4)
+
+
+def test_labels_are_all_that_leaves_in_label_form(stage: Stage) -> None:
+    answer = stage(answer="labels").ask(4)
+
+    assert answer.values.tolist() == TinyVictim().predict(rows(4)).values.argmax(dim=1).tolist()
+
+
+def test_metrics_count_rows_batches_and_stages(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=10),))
+    scene.ask(4)
+    scene.ask(2)
+    observed = {
+        stage: scene.count("mantlet_stage_seconds_count", model="tiny", stage=stage)
+        for stage in gateway_module.STAGES
+    }
+
+    assert scene.count("mantlet_rows_total", model="tiny") == 6
+    assert scene.count("mantlet_batch_rows_count", model="tiny") == 2
+    assert scene.count("mantlet_batch_rows_sum", model="tiny") == 6
+    assert scene.count("mantlet_suspicion_sum", model="tiny", detector="rate") == pytest.approx(1.0)
+    assert set(observed.values()) == {2.0}
+
+
+def test_what_is_kept_at_hand_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_module, "STANDINGS", 5)
+    scene = stage(detectors=(Rate(rows=1),))
+    for number in range(30):
+        scene.ask(1, f"client {number}")
+
+    assert len(scene.gateway._denied_until) <= 5
+    assert len(scene.gateway._alarmed) <= 5
+
+
+def test_closing_lets_the_victim_go(stage: Stage) -> None:
+    scene = stage()
+    scene.gateway.close()
+    victim = scene.gateway.pipeline.victim
+
+    assert isinstance(victim, TinyVictim)
+    assert victim.closed
