@@ -1,5 +1,7 @@
 """A victim from an ONNX file, run by ONNX Runtime."""
 
+import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 FLOATS = frozenset({"tensor(float)", "tensor(double)"})
+LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]?[\x01-\x7f])")
+"""In an ONNX file, what stands before the name of a file with tensors, with the name's length."""
 
 
 class OnnxVictim(VictimPlugin):
@@ -54,7 +58,7 @@ class OnnxVictim(VictimPlugin):
 
     def load(self, setup: Setup) -> None:
         weights.refuse_unsafe(self.weights)
-        self._fingerprint = weights.fingerprint(self.weights)
+        self._fingerprint = _fingerprint(self.weights)
         self._session = session.open_session(self.weights)
         self._outputs = self._wanted_outputs()
         self._input = self._read_input()
@@ -179,3 +183,16 @@ class OnnxVictim(VictimPlugin):
             answers = session.run(self._session, self._outputs, name, padded)
             pieces.append([answer[: len(piece)] for answer in answers])
         return pieces
+
+
+def _fingerprint(path: Path) -> str:
+    """SHA-256 of the file or, where its tensors are in files beside it, of the hashes of all."""
+    own = weights.fingerprint(path)
+    data = path.read_bytes()
+    names = set()
+    for found in LOCATION.finditer(data):
+        *low, high = found[1]  # a number of one or two bytes, seven bits each
+        length = (low[0] & 0x7F) + (high << 7) if low else high
+        names.add(data[found.end() : found.end() + length].decode("utf-8", "replace"))
+    others = [weights.fingerprint(path.parent / name) for name in sorted(names)]
+    return hashlib.sha256("".join([own, *others]).encode()).hexdigest() if others else own

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -212,6 +213,46 @@ def test_fingerprint_follows_the_bytes_of_the_file(tmp_path: Path) -> None:
 
     assert first == opened(tmp_path, linear()).fingerprint
     assert first != opened(tmp_path, linear(head="Softmax")).fingerprint
+
+
+def outside(folder: Path, name: str, matrix: np.ndarray) -> Path:
+    """A file whose matrix is in another file beside it, as exporters write large models."""
+    data = model(
+        [helper.make_node("MatMul", ["x", "matrix"], ["scores"])],
+        [tensor("x", ["rows", 4])],
+        [tensor("scores", ["rows", 3])],
+        [numpy_helper.from_array(matrix, "matrix")],
+    )
+    folder.mkdir()
+    onnx.save_model(
+        onnx.load_from_string(data),
+        folder / "model.onnx",
+        save_as_external_data=True,
+        location=name,
+        size_threshold=0,
+    )
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("name", ["tensors", "tensors-" + "x" * 150])
+def test_fingerprint_follows_tensors_that_are_in_other_files(tmp_path: Path, name: str) -> None:
+    prints = []
+    for number, matrix in enumerate((MATRIX, MATRIX, MATRIX + 1)):
+        path = outside(tmp_path / str(number), name, matrix)
+        victim = OnnxVictim(weights=path)
+        victim.load(SETUP)
+        prints.append(victim.fingerprint)
+
+    assert prints[0] == prints[1] != prints[2]
+    assert prints[0] != weights.fingerprint(path)
+
+
+def test_tensors_that_are_missing_are_named(tmp_path: Path) -> None:
+    path = outside(tmp_path / "model", "tensors", MATRIX)
+    path.with_name("tensors").unlink()
+
+    with pytest.raises(WeightsError, match=r"tensors': no such file"):
+        OnnxVictim(weights=path).load(SETUP)
 
 
 def exported_lenet(path: Path, shipped: Path, batch: str | None) -> None:
