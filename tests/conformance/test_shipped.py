@@ -1,0 +1,109 @@
+"""What ships with the project: a model as accurate as promised, guarded as promised."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from mantlet import weights
+from mantlet.data import Images
+from mantlet.errors import MantletError
+from serving import build, calibration, settings
+from serving.pipeline import Outcome, Pipeline
+from serving.victims.torch import TorchVictim
+from tests.helpers import query, rows
+
+MODELS = "configs/models"
+
+
+@pytest.fixture(scope="module")
+def pipeline(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """The embedded default, as ``mantlet serve`` builds it."""
+    folder = tmp_path_factory.mktemp("data")
+    loaded = settings.load(root / "configs/gateway/default.yaml", [f"data_dir={folder}"])
+    return build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+
+
+def level_names(pipeline: Pipeline, outcome: Outcome) -> list[str]:
+    return [pipeline.levels[int(index)].name for index in outcome.levels]
+
+
+def test_the_classifier_is_as_accurate_as_promised(
+    shipped_victim: TorchVictim, digits: Images
+) -> None:
+    """At least 99.0 % of the 10,000 MNIST test pictures, by ONNX Runtime."""
+    assert digits.y is not None
+    inputs, labels = torch.from_numpy(digits.x), torch.from_numpy(digits.y)
+    answers = [shipped_victim.predict(part).values.argmax(dim=1) for part in inputs.split(500)]
+
+    assert shipped_victim.engine == "onnxruntime"
+    assert len(labels) == 10_000
+    assert (torch.cat(answers) == labels).double().mean() >= 0.990
+
+
+def test_the_weights_are_small_and_say_how_they_were_made(root: Path) -> None:
+    path = root / MODELS / "mnist-lenet.safetensors"
+    recipe = yaml.safe_load((root / "configs/recipes/mnist-lenet.yaml").read_text())
+    recorded = json.loads(weights.metadata(path)["recipe"])
+
+    assert path.stat().st_size < 2_000_000
+    assert (root / "configs/recipes" / recipe.pop("output")).resolve() == path
+    assert recorded | recipe == recorded
+
+
+def test_the_calibration_was_made_for_these_weights(root: Path) -> None:
+    _, made_for = calibration.read(root / MODELS / "mnist-lenet.calibration.safetensors")
+
+    assert made_for == weights.fingerprint(root / MODELS / "mnist-lenet.safetensors")
+
+
+def test_the_example_is_answered_with_its_digit(root: Path, pipeline: Pipeline) -> None:
+    with Image.open(root / MODELS / "digit-7.png") as picture:
+        row = np.asarray(picture, dtype=np.float32).reshape(1, 1, 28, 28) / 255
+    released = pipeline.run(query(torch.from_numpy(row)), {}).released
+
+    assert int(released.values.argmax()) == 7
+
+
+def test_an_honest_client_keeps_full_service(pipeline: Pipeline, digits: Images) -> None:
+    """The first 3,000 test pictures of one client, in one stream: never alarmed, never suspected."""
+    outcome = pipeline.run(query(torch.from_numpy(digits.x[:3000])), {})
+
+    assert not any(bool(signal.alarm.any()) for signal in outcome.signals.values())
+    assert set(level_names(pipeline, outcome)) == {"normal"}
+
+
+def test_honest_labels_are_the_clean_ones_at_every_level(
+    pipeline: Pipeline, digits: Images
+) -> None:
+    inputs = torch.from_numpy(digits.x[:500])
+    clean = pipeline.victim.predict(inputs).values.argmax(dim=1)
+    thief = pipeline.run(query(rows(200, shape=(1, 28, 28))), {})
+    alarmed = pipeline.run(query(inputs), thief.memories)
+    honest = pipeline.run(query(inputs), {})
+
+    assert set(level_names(pipeline, alarmed)) == {"alarmed"}
+    assert torch.equal(alarmed.released.values.argmax(dim=1), clean)
+    assert torch.equal(honest.released.values.argmax(dim=1), clean)
+
+
+def test_a_thief_of_noise_gets_labels_only_within_fifty_rows(pipeline: Pipeline) -> None:
+    outcome = pipeline.run(query(rows(60, shape=(1, 28, 28))), {})
+    names = level_names(pipeline, outcome)
+    released = outcome.released.values
+
+    assert "alarmed" in names[:50]
+    assert set(names[names.index("alarmed") :]) == {"alarmed"}
+    assert (released[50:].amax(dim=1) == 1.0).all()
+
+
+def test_no_shipped_weights_are_a_pickle(root: Path) -> None:
+    for path in (root / MODELS).iterdir():
+        try:
+            weights.refuse_unsafe(path)
+        except MantletError:
+            pytest.fail(f"{path} can run code")

@@ -1,0 +1,1 @@
+"""Plug-ins that are not part of Mantlet."""

@@ -1,0 +1,272 @@
+"""The command line: what it prints, where, and its exit codes. ``serve`` is tested in tests/e2e."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from mantlet import __version__, architectures, weights
+from mantlet.data import Images
+from serving import cli
+from serving.keys import KeyFile
+from tests.helpers import config, write_config
+
+
+@dataclass(frozen=True)
+class Result:
+    """Exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+Mantlet = Callable[..., Result]
+
+
+@pytest.fixture
+def mantlet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mantlet:
+    """Runs a command as the shell would, in this process."""
+
+    def run(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["mantlet", *map(str, words)])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def gateway(root: Path, tmp_path: Path) -> Path:
+    """The config file of a gateway with tiers."""
+    raw = config(root, tmp_path, tiers={"default": {}, "paid": {"rows": "5/day"}})
+    return write_config(tmp_path / "gateway.yaml", raw)
+
+
+def test_the_version_is_printed(mantlet: Mantlet) -> None:
+    assert mantlet("--version") == Result(0, f"{__version__}\n", "")
+
+
+def test_without_words_there_is_help(mantlet: Mantlet) -> None:
+    result = mantlet()
+
+    assert "serve" in result.out
+    assert "calibrate" in result.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "/none.yaml"),
+        ("serve", "/none.yaml"),
+        ("keys", "list", "--config", "/none.yaml"),
+        ("convert", "/none.pt", "/none.safetensors"),
+        ("train", "/none.yaml", "--data", "/none.npz"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line_and_exit_code_2(
+    mantlet: Mantlet, words: tuple[str, ...]
+) -> None:
+    result = mantlet(*words)
+
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("mantlet: ")
+    assert len(result.err.splitlines()) == 1
+    assert "/none" in result.err
+
+
+def test_an_unknown_command_is_exit_code_2(mantlet: Mantlet) -> None:
+    assert mantlet("srve").code == 2
+
+
+def test_brackets_in_a_mistake_are_printed_as_they_are(mantlet: Mantlet) -> None:
+    """They are not the markup of the terminal library."""
+    assert "[bold]x.yaml" in mantlet("check", "/none/[bold]x.yaml").err
+
+
+def test_check_of_a_good_config_says_so(mantlet: Mantlet, gateway: Path) -> None:
+    result = mantlet("check", gateway)
+
+    assert (result.code, result.out) == (0, f"{gateway}: good\n")
+    assert result.err == (
+        f"warning: {gateway}: identity.open: everybody may ask, told apart by address only\n"
+    )
+
+
+def test_check_names_every_mistake_on_a_line_with_the_file(mantlet: Mantlet, gateway: Path) -> None:
+    result = mantlet("check", gateway, "--set", "device=abacus", "--set", "secret=short")
+
+    assert result.code == 2
+    assert result.out == ""
+    mistakes = [line for line in result.err.splitlines() if line.startswith("mantlet: ")]
+    assert len(mistakes) == 2
+    assert all(line.startswith(f"mantlet: {gateway}: ") for line in mistakes)
+
+
+def test_overrides_are_taken_and_checked(mantlet: Mantlet, gateway: Path) -> None:
+    result = mantlet("check", gateway, "--set", "listen.prot=1")
+
+    assert result.code == 2
+    assert result.err == (
+        f"mantlet: {gateway}: listen.prot = 1: unknown setting; remove it or mend its spelling\n"
+    )
+
+
+def test_a_key_is_printed_once_alone_and_works(
+    mantlet: Mantlet, gateway: Path, tmp_path: Path
+) -> None:
+    """Standard output is the key and nothing else, for scripts."""
+    result = mantlet("keys", "create", "--client", "acme", "--tier", "paid", "--config", gateway)
+    found = KeyFile(tmp_path / "keys.json").find(result.out.strip(), 0.0)
+
+    assert result.code == 0
+    assert found is not None
+    assert (found.client, found.tier) == ("acme", "paid")
+    assert found.id in result.err
+    assert "shown only now" in result.err
+    assert found.created > 1.7e9
+
+
+def test_keys_are_listed_without_their_hashes_and_revoked_by_id(
+    mantlet: Mantlet, gateway: Path
+) -> None:
+    made = json.loads(
+        mantlet("keys", "create", "--client", "acme", "--config", gateway, "--json").out
+    )
+    mantlet("keys", "create", "--client", "other", "--config", gateway)
+    revoked = mantlet("keys", "revoke", made["id"], "--config", gateway)
+    listed = json.loads(mantlet("keys", "list", "--config", gateway, "--json").out)
+    table = mantlet("keys", "list", "--config", gateway).out
+
+    assert made.keys() == {"id", "client", "tier", "key"}
+    assert revoked.out == f"Key {made['id']} of acme is revoked.\n"
+    assert [(k["client"], k["revoked"]) for k in listed] == [("acme", True), ("other", False)]
+    assert listed[0].keys() == {"id", "client", "tier", "created", "revoked"}
+    assert "revoked" in table
+    assert "in force" in table
+    assert made["key"] not in table
+
+
+@pytest.mark.parametrize(
+    ("words", "mistake"),
+    [
+        (("create", "--client", "acme", "--tier", "pad"), "did you mean 'paid'?"),
+        (("revoke", "ffff"), "key 'ffff' is not in"),
+    ],
+)
+def test_a_mistake_about_keys_is_named(
+    mantlet: Mantlet, gateway: Path, words: tuple[str, ...], mistake: str
+) -> None:
+    result = mantlet("keys", *words, "--config", gateway)
+
+    assert result.code == 2
+    assert mistake in result.err
+
+
+def test_calibrate_writes_and_reports(
+    mantlet: Mantlet, root: Path, tmp_path: Path, digits: Images
+) -> None:
+    raw = config(root, tmp_path)
+    raw["models"]["mnist"]["calibration"] = str(tmp_path / "c.safetensors")
+    path = write_config(tmp_path / "gateway.yaml", raw)
+    np.savez(tmp_path / "benign.npz", x_train=digits.x[:500])
+    result = mantlet("calibrate", path, "--benign", tmp_path / "benign.npz", "--rows", "100:")
+
+    assert result.code == 0
+    assert result.out.startswith(f"calibration: {tmp_path / 'c.safetensors'} (400 rows)\n")
+    assert mantlet("check", path).code == 0
+
+
+def test_calibrate_names_what_is_wrong_with_the_rows(mantlet: Mantlet, gateway: Path) -> None:
+    result = mantlet("calibrate", gateway, "--benign", "/none.npz")
+    rows = mantlet("calibrate", gateway, "--benign", gateway, "--rows", "half")
+
+    assert (result.code, rows.code) == (2, 2)
+    assert "data '/none.npz': no such file" in result.err
+    assert "rows 'half': write START:STOP" in rows.err
+
+
+def test_train_writes_weights_that_remember_their_recipe(
+    mantlet: Mantlet, tmp_path: Path, digits: Images
+) -> None:
+    assert digits.y is not None
+    data, recipe = tmp_path / "data.npz", tmp_path / "recipe.yaml"
+    np.savez(
+        data,
+        x_train=digits.x[:400],
+        y_train=digits.y[:400],
+        x_test=digits.x[400:600],
+        y_test=digits.y[400:600],
+    )
+    plan = {
+        "architecture": "lenet",
+        "settings": {"width": 4},
+        "epochs": 2,
+        "batch": 50,
+        "holdout": 100,
+        "output": "own.safetensors",
+    }
+    recipe.write_text(yaml.safe_dump(plan))
+    result = mantlet("train", recipe, "--data", data)
+    elsewhere = mantlet("train", recipe, "--data", data, "--output", tmp_path / "b.safetensors")
+    header = weights.metadata(tmp_path / "own.safetensors")
+
+    assert (result.code, elsewhere.code) == (0, 0)
+    assert result.out.startswith(f"weights: {tmp_path / 'own.safetensors'}\ntest accuracy: 0.")
+    assert json.loads(header["recipe"])["epochs"] == 2
+    assert header["data"] == weights.fingerprint(data)
+    assert weights.fingerprint(tmp_path / "own.safetensors") == weights.fingerprint(
+        tmp_path / "b.safetensors"
+    ), "the same recipe, data and seed give the same file"
+
+
+def test_convert_says_what_it_wrote(mantlet: Mantlet, tmp_path: Path) -> None:
+    torch.save(architectures.build("lenet", {"width": 2}).state_dict(), tmp_path / "m.pt")
+    result = mantlet("convert", tmp_path / "m.pt", tmp_path / "m.safetensors")
+    again = mantlet("convert", tmp_path / "m.pt", tmp_path / "m.safetensors")
+
+    assert result.code == 0
+    assert result.out.startswith(f"{tmp_path / 'm.safetensors'}: 8 tensors: convolutions.0.bias, ")
+    assert again.code == 2
+
+
+def test_plugins_are_listed_for_people_and_for_machines(mantlet: Mantlet) -> None:
+    table, listed = mantlet("plugins").out, json.loads(mantlet("plugins", "--json").out)
+
+    assert {"rounding", "foreign", "torch", "lenet"} <= {entry["type"] for entry in listed}
+    assert "reverse_sigmoid" in table
+
+
+def test_doctor_names_versions(mantlet: Mantlet) -> None:
+    result = mantlet("doctor")
+
+    assert result.code == 0
+    assert f"mantlet {__version__}" in result.out
+
+
+def test_it_runs_as_a_program(root: Path) -> None:
+    program = subprocess.run(
+        [sys.executable, "-m", "serving.cli", "check", "/none.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=False,
+    )
+
+    assert program.returncode == 2
+    assert program.stderr.startswith("mantlet: config '/none.yaml': no such file")
+    assert "Traceback" not in program.stderr
