@@ -23,7 +23,7 @@ class LeNet(nn.Module):
 
     input_shape = (1, 28, 28)
 
-    def __init__(self, *, classes: int = 10, width: int = 16) -> None:
+    def __init__(self, *, classes: int = 10, width: int = 24) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, width, 5, padding=2),

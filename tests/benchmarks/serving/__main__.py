@@ -43,14 +43,15 @@ def main() -> None:
     require_wrk()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        cases, memory = start(stack, folder, given.seconds)
+        cases, gateway = start(stack, folder, given.seconds)
         measured = rounds(cases, given.rounds)
         results = {
             "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
             "settings": {"seconds": given.seconds, "rounds": given.rounds},
             "versions": servers.versions(),
             "cases": {name: asdict(result) for name, result in measured.items()},
-            "memory_mb": round(memory(), 1),
+            "memory_mb": round(gateway.memory_mb, 1),
+            "stages": servers.stages(gateway),
         }
         stack.close()
         results |= clients.measure(folder, given.clients, given.seconds, given.rounds)
@@ -58,10 +59,8 @@ def main() -> None:
         servers.dump(given.out, results)
 
 
-def start(
-    stack: ExitStack, folder: Path, seconds: float
-) -> tuple[dict[str, Run], Callable[[], float]]:
-    """Start all servers; return what to measure, and the peak memory of the gateway."""
+def start(stack: ExitStack, folder: Path, seconds: float) -> tuple[dict[str, Run], servers.Server]:
+    """Start all servers; return what to measure, and the gateway with the whole chain."""
     residual = folder / "resnet.safetensors"
     with torch.random.fork_rng():
         weights.save(architectures.build("resnet", {}), residual, {})
@@ -108,7 +107,7 @@ def start(
     cases["proxy json 32"] = run(proxy.url + PREDICT, json_digit, key_proxy, 32)
     cases["bare resnet json 32"] = run(bare_residual.url + "/predict", json_pixels, "", 32)
     cases["gateway resnet json 32"] = run(big.url + PREDICT, json_pixels, key_big, 32)
-    return cases, lambda: on.memory_mb
+    return cases, on
 
 
 def digit() -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
+
+from serving.gateway import STAGES
 
 ROOT = Path(__file__).parents[3]
 CHAIN_ON = {
@@ -23,10 +26,11 @@ CHAIN_ON = {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: where it listens, and its process."""
+    """A running server: where it listens, its process, and where its metrics are."""
 
     url: str
     process: "subprocess.Popen[bytes]"
+    metrics_url: str = ""
 
     @property
     def memory_mb(self) -> float:
@@ -61,7 +65,25 @@ def gateway(folder: Path, model: dict[str, object]) -> Iterator[Server]:
     config.write_text(yaml.safe_dump(settings))
     command = ["-m", "serving.cli", "serve", str(config)]
     with _running(command, port, "/v2/health/ready") as server:
-        yield server
+        yield replace(server, metrics_url=f"http://127.0.0.1:{admin}/metrics")
+
+
+def stages(server: Server) -> dict[str, float]:
+    """Where a gateway's time went so far: milliseconds of each stage a batch, and rows a batch."""
+    with urllib.request.urlopen(server.metrics_url, timeout=5) as answer:
+        text = answer.read().decode()
+    found = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
+    name = 'mantlet_stage_seconds_{}{{model="model",stage="{}"}}'
+    means = {
+        f"{stage} ms": 1e3
+        * float(found[name.format("sum", stage)])
+        / float(found[name.format("count", stage)])
+        for stage in STAGES
+    }
+    rows, batches = (
+        float(found[f'mantlet_batch_rows_{kind}{{model="model"}}']) for kind in ("sum", "count")
+    )
+    return {k: round(v, 3) for k, v in means.items()} | {"rows a batch": round(rows / batches, 1)}
 
 
 def torch_victim(architecture: str, weights: Path) -> dict[str, object]:
