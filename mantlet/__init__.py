@@ -3,13 +3,13 @@
 What a plug-in needs is here; everything else is imported from its own module.
 """
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from mantlet.errors import MantletError
 from mantlet.plugin import Calibration, Defense, Detector, Plugin, Setup
 from mantlet.types import InputSpec, Kind, Prediction, Query, Released, Signal, State, Victim
 
-__version__ = version("mantlet")
+__version__ = _version("mantlet")
 
 __all__ = [
     "Calibration",
