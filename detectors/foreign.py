@@ -92,8 +92,8 @@ class Foreign(Detector):
 
     def fits(self, state: State) -> bool:
         """A memory of other measures, before the settings changed, says nothing about these."""
-        known = self._evidence.initial()
-        return all(name in state and state[name].shape == known[name].shape for name in known)
+        shape = (len(self._measures), self._evidence.bets)
+        return super().fits(state) and state["log_wealth"].shape == shape
 
     def update(
         self, state: State, rows: np.ndarray, at: float

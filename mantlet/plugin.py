@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, final
 
 import numpy as np
@@ -125,7 +126,11 @@ class Detector(Plugin, ABC):
 
     def fits(self, state: State) -> bool:
         """Whether a stored memory is one of this detector as it is set now; others start anew."""
-        return state.keys() == self.initial().keys()
+        return state.keys() == self._fields
+
+    @cached_property
+    def _fields(self) -> frozenset[str]:
+        return frozenset(self.initial())
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Learn what benign traffic looks like; the default has nothing to learn."""

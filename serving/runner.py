@@ -27,6 +27,8 @@ from serving.settings import Settings, load
 
 log = structlog.get_logger(__name__)
 EXAMPLES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+GARBAGE = 50_000
+"""New objects between two looks of the garbage collector."""
 RETRY_S = 2.0
 NOTICE_S = 0.5
 """After SIGTERM, how long answers still go out with ``Connection: close`` before the port closes."""
@@ -193,6 +195,7 @@ async def _load_models(
     if service.ready:
         gc.collect()
         gc.freeze()  # what is loaded stays: the collector need not walk through it again
+        gc.set_threshold(GARBAGE)  # requests leave few cycles: look for them rarely
         log.info("ready", models=sorted(service.gateways))
         when_ready()
 
