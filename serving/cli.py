@@ -155,11 +155,12 @@ def calibrate(
 ) -> None:
     """Let the detectors of CONFIG learn what benign traffic looks like."""
     from mantlet.data import load_images, parse_rows
-    from serving import settings
+    from serving import logs, settings
     from serving.calibrating import calibrate_model
 
     loaded = settings.load(config, set_)
     data = load_images(benign, split, parse_rows(rows))
+    logs.configure(loaded.log_level)  # to standard error: the report is for standard output
     with _progress("calibrating") as bar:
         bar.add_task(f"{len(data.x)} benign rows", total=None)
         report = calibrate_model(loaded, model, data.x)

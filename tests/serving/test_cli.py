@@ -15,7 +15,7 @@ import yaml
 
 from mantlet import __version__, architectures, weights
 from mantlet.data import Images
-from serving import cli
+from serving import calibration, cli
 from serving.keys import KeyFile
 from tests.helpers import config, write_config
 
@@ -177,18 +177,29 @@ def test_a_mistake_about_keys_is_named(
     assert mistake in result.err
 
 
-def test_calibrate_writes_and_reports(
-    mantlet: Mantlet, root: Path, tmp_path: Path, digits: Images
-) -> None:
+def test_calibrate_writes_and_reports(root: Path, tmp_path: Path, digits: Images) -> None:
+    """As a program, for it configures the logs of its process: they go to standard error."""
     raw = config(root, tmp_path)
     raw["models"]["mnist"]["calibration"] = str(tmp_path / "c.safetensors")
     path = write_config(tmp_path / "gateway.yaml", raw)
     np.savez(tmp_path / "benign.npz", x_train=digits.x[:500])
-    result = mantlet("calibrate", path, "--benign", tmp_path / "benign.npz", "--rows", "100:")
+    words = ["calibrate", path, "--benign", tmp_path / "benign.npz", "--rows", "100:"]
+    program = subprocess.run(
+        [sys.executable, "-m", "serving.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        check=False,
+    )
+    lines = program.stdout.splitlines()
 
-    assert result.code == 0
-    assert result.out.startswith(f"calibration: {tmp_path / 'c.safetensors'} (400 rows)\n")
-    assert mantlet("check", path).code == 0
+    assert program.returncode == 0
+    assert lines[0] == f"calibration: {tmp_path / 'c.safetensors'} (400 rows)"
+    assert all(line.startswith("  foreign.") for line in lines[1:])
+    assert "victim_engine" in program.stderr
+    assert calibration.read(tmp_path / "c.safetensors")[1] == weights.fingerprint(
+        root / "configs/models/mnist-lenet.safetensors"
+    )
 
 
 def test_calibrate_names_what_is_wrong_with_the_rows(mantlet: Mantlet, gateway: Path) -> None:

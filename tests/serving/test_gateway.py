@@ -90,6 +90,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         store: str | Store = "memory://",
         tier: Tier = Tier(rows="100/day"),  # noqa: B008  # frozen
         answer: Any = "probabilities",
+        queue: Queue = Queue(retry_after_s=7, max_batch_rows=64),  # noqa: B008  # frozen
     ) -> Scene:
         now = [START]
         if isinstance(store, str):
@@ -111,7 +112,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             pipeline,
             store,
             admission,
-            queue=Queue(retry_after_s=7, max_batch_rows=64),
+            queue=queue,
             clock=lambda: now[0],
             metrics=metrics,
         )
@@ -313,6 +314,34 @@ def test_a_victim_that_fails_gives_no_answer_and_the_rows_back(
 
     assert (refusal.status, refusal.reason) == (status, reason)
     assert "details" not in str(refusal)
+    assert left(scene) == 100
+
+
+def test_a_plugin_that_ends_the_program_ends_one_request(stage: Stage) -> None:
+    def leave(_: Any) -> Any:
+        raise SystemExit(3)
+
+    victim = Lying(leave)
+    scene = stage(victim=victim)
+    with pytest.raises(RuntimeError, match="SystemExit in a batch"):
+        scene.ask(30)
+    victim._answer = lambda prediction: prediction
+
+    assert left(scene) == 100
+    assert scene.ask(2).values.shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("queue", "reason"),
+    [(Queue(max_queue_rows=29), "shed"), (Queue(deadline_s=1e-12), "expired")],
+)
+def test_a_request_that_was_shed_or_waited_too_long_gets_its_rows_back(
+    stage: Stage, queue: Queue, reason: str
+) -> None:
+    scene = stage(queue=queue)
+    error = scene.refused(30)
+
+    assert (error.status, error.reason) == (503, reason)
     assert left(scene) == 100
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mantlet.errors import ConfigError, StoreError
+from serving.stores import sqlite
 from serving.stores.base import Entry
 from serving.stores.sqlite import SWEEP, SqliteStore
 
@@ -137,6 +138,19 @@ def test_a_sweep_forgets_clients_and_counters_whose_time_is_over_a_bounded_numbe
     assert counts == [201, 1, 1]
     assert left == 0
     assert used(store, "new", now[0]) == (3, 1.0)
+    store.close()
+
+
+def test_entries_at_hand_are_bounded_and_those_let_go_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "RECENT", 10)
+    store = opened(tmp_path / "state.db")
+    for number in range(50):
+        store.swap_many({f"{number}": entry(0, number)}, START)
+
+    assert len(store._recent) <= 11
+    assert [used(store, f"{number}") for number in range(50)] == [(1, n) for n in range(50)]
     store.close()
 
 
