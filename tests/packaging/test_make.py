@@ -18,6 +18,7 @@ def dry_run(root: Path, target: str) -> str:
         capture_output=True,
         text=True,
         cwd=root,
+        env={"PATH": os.environ["PATH"]},  # make may be running us, and would say so
     )
 
     assert done.returncode == 0, done.stderr
