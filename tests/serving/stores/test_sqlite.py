@@ -141,6 +141,24 @@ def test_a_sweep_forgets_clients_and_counters_whose_time_is_over_a_bounded_numbe
     store.close()
 
 
+@pytest.mark.parametrize("remember_s", [60.0, 3600.0, 10_000.0])
+def test_a_client_is_remembered_over_a_restart_as_long_as_promised(
+    tmp_path: Path, remember_s: float
+) -> None:
+    store = opened(tmp_path / "state.db")
+    store.swap_many({"a": entry(0, 1.0)}, START)
+    store.close()
+    again = SqliteStore(tmp_path / "state.db", lambda: START, remember_s)
+    last = START + remember_s - 1
+    again.swap_many({}, last)  # sweeps
+
+    assert used(again, "a", last) == (1, 1.0)
+    assert again.load_many(["a"], last + 3601)["a"].memory == {}
+    again.swap_many({}, last + 3601)
+    assert again.load_many(["a"], last + 3601)["a"] == Entry(0, {})
+    again.close()
+
+
 def test_entries_at_hand_are_bounded_and_those_let_go_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
