@@ -1,6 +1,7 @@
 """Weights are data, never code: safetensors in, a SHA-256 that names them, and a safe way to convert."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,12 +78,25 @@ def load_into(module: nn.Module, path: Path, architecture: str) -> None:
 
 
 def save(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a module's tensors as safetensors with ``metadata`` in the header."""
+    """Write a module's tensors as safetensors with ``metadata`` in the header.
+
+    The same tensors and metadata give the same bytes, and so the same fingerprint.
+    """
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(to_bytes(state, dict(metadata)))
+    path.write_bytes(_in_order(to_bytes(state, dict(metadata))))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted; the library writes them in any order."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def metadata(path: Path) -> dict[str, str]:

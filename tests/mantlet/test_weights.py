@@ -50,6 +50,25 @@ def test_saved_weights_come_back_with_their_header(tmp_path: Path, network: nn.M
     assert weights.metadata(path) == {"recipe": "lenet"}
 
 
+def test_the_same_weights_and_header_give_the_same_file(tmp_path: Path, network: nn.Module) -> None:
+    """Else a calibration, which is bound to the file, would not fit the same weights made again."""
+    header = {"recipe": "é", "data": "x", "note": "y", "empty": ""}
+    files = {tmp_path / f"{number}.safetensors" for number in range(20)}
+    for path in files:
+        weights.save(network, path, header)
+
+    assert len({weights.fingerprint(path) for path in files}) == 1
+    assert weights.metadata(files.pop()) == header
+    assert weights.load_state(files.pop()).keys() == network.state_dict().keys()
+
+
+def test_a_file_without_a_header_is_written(tmp_path: Path, network: nn.Module) -> None:
+    weights.save(network, tmp_path / "m.safetensors", {})
+    weights.load_into(network, tmp_path / "m.safetensors", "lenet")
+
+    assert weights.metadata(tmp_path / "m.safetensors") == {}
+
+
 def test_the_fingerprint_follows_the_bytes(tmp_path: Path) -> None:
     """SHA-256 of "abc", from FIPS 180-4, appendix."""
     path = tmp_path / "file"

@@ -36,10 +36,10 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def installed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the package of tests/data/thirdparty is installed in."""
+    """The folder that the package of tests/data/third_party is installed in."""
     target = tmp_path_factory.mktemp("site")
     quiet = ["-q", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
-    package = root / "tests/data/thirdparty"
+    package = root / "tests/data/third_party"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", *quiet, "--target", str(target), str(package)],
         check=True,
