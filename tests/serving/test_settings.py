@@ -180,6 +180,11 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "(whole file)",
         "admin.host '0.0.0.0' can be reached from elsewhere; set admin.token",
     ),
+    "an open admin port": (
+        lambda r: r["admin"].update(host="0.0.0.0"),
+        "(whole file)",
+        "admin.host '0.0.0.0' can be reached from elsewhere; set admin.token",
+    ),
     "port out of range": (
         lambda r: r["listen"].update(port=70_000),
         "listen.port = 70000",
