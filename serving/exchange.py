@@ -31,26 +31,27 @@ async def read_body(
     announced = headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
-    message = await receive() if announced == "0" else await _patiently(receive, timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read(receive, limit)
+    except TimeoutError:
+        raise RequestError(
+            408,
+            f"the body took over {timeout_s:g} s to arrive",
+            reason="body_too_slow",
+            headers={"Connection": "close"},
+        ) from None
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    message = await receive()
+    _refuse_disconnect(message)
     body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        _refuse_disconnect(message)
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _read_rest(receive, bytearray(body), limit)
-    except TimeoutError:
-        raise _too_slow(timeout_s) from None
-
-
-async def _patiently(receive: Receive, timeout_s: float) -> Message:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await receive()
-    except TimeoutError:
-        raise _too_slow(timeout_s) from None
+    if message.get("more_body", False):
+        return await _read_rest(receive, bytearray(body), limit)
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
 
 
 async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
@@ -77,15 +78,6 @@ def _too_large(limit: int) -> RequestError:
         413,
         f"the body is over the limit of {limit} bytes; send fewer rows a request",
         reason="body_too_large",
-        headers={"Connection": "close"},
-    )
-
-
-def _too_slow(timeout_s: float) -> RequestError:
-    return RequestError(
-        408,
-        f"the body took over {timeout_s:g} s to arrive",
-        reason="body_too_slow",
         headers={"Connection": "close"},
     )
 

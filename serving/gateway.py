@@ -85,14 +85,17 @@ class Gateway:
 
     async def admit(self, client: Client) -> None:
         """Refuse the denied (403) and the too frequent (429), before the body is even decoded."""
-        until = self._denied_until.get(client.id)
-        if until is None:
-            until = await asyncio.get_running_loop().run_in_executor(
-                None, self._standing, client.id
-            )
-        if until > self._clock():
-            raise _denied()
-        self.admission.enter(client)
+        try:
+            until = self._denied_until.get(client.id)
+            if until is None:
+                until = await asyncio.get_running_loop().run_in_executor(
+                    None, self._standing, client.id
+                )
+            if until > self._clock():
+                raise _denied()
+            self.admission.enter(client)
+        except StoreError as error:
+            raise self._closed(error) from error
 
     def _standing(self, client: str) -> float:
         """When the client's refusal ends, from the store: a refusal survives a restart."""
@@ -107,7 +110,10 @@ class Gateway:
     async def answer(self, client: Client, inputs: np.ndarray) -> Released:
         """What may be released for (n, *shape) rows of a client; charges its budget once."""
         rows = len(inputs)
-        self.admission.charge(client, rows)
+        try:
+            self.admission.charge(client, rows)
+        except StoreError as error:
+            raise self._closed(error) from error
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
         self._seen.rows.inc(rows)
         try:

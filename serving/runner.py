@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import structlog
@@ -67,10 +68,14 @@ def run(
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    wait([worker.sentinel for worker in workers])
+    end()  # one that died takes the others along: whoever supervises us starts all of them anew
     for worker in workers:
         worker.join()
-    if any(worker.exitcode for worker in workers):
-        sys.exit(2)
+    bad = {worker.exitcode or 0 for worker in workers} - {0, -signal.SIGTERM}
+    if bad:
+        sys.stderr.write(f"mantlet: a worker ended with {', '.join(map(str, sorted(bad)))}\n")
+        sys.exit(2 if bad == {2} else 1)
 
 
 def _worker(config: str, overrides: list[str], number: int) -> None:

@@ -168,16 +168,14 @@ def serve(
             cwd=ROOT,
             stderr=log,
             stdout=subprocess.DEVNULL,
+            start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **(env or {})},
         )
     try:
         yield Running(process, config.parent)
     finally:
-        if process.poll() is None:
-            process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        process.kill()
+        with suppress(ProcessLookupError):  # how it ends well has tests of its own
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

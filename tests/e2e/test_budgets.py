@@ -68,26 +68,33 @@ def test_what_does_not_fit_the_budget_is_not_charged(running: Running, rows: np.
     assert before == after
 
 
-@pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
-def test_budgets_survive(tmp_path: Path, rows: np.ndarray, death: int) -> None:
+def test_budgets_survive_restarts_and_sudden_death(tmp_path: Path, rows: np.ndarray) -> None:
     config: dict[str, Any] = {
-        "tiers": {"default": {"rows": "10/day", "requests": "4/day"}},
+        "tiers": {"default": {"rows": "10/day", "requests": "6/day"}},
         "models": {"plain": PLAIN},
     }
     with gateway(tmp_path, config, clients=1) as first:
         key = first.new_key()
         with first.client(key) as client:
-            assert [ask(client, rows[:3]).status_code for _ in range(2)] == [200, 200]
-        first.stop(death)
+            before = [ask(client, rows[:2]).status_code for _ in range(2)]
+        first.stop(signal.SIGKILL)
 
-    with gateway(tmp_path, config) as second, second.client(key) as client:
-        beyond = ask(client, rows[:5])
+    with gateway(tmp_path, config) as second:
+        with second.client(key) as client:
+            after_death = ask(client, rows[:7])
+            before.append(ask(client, rows[:2]).status_code)
+        second.stop(signal.SIGTERM)
+
+    with gateway(tmp_path, config) as third, third.client(key) as client:
+        after_restart = ask(client, rows[:5])
         fits = ask(client, rows[:4])
         too_often = ask(client, rows[:1])
 
-    refusal(beyond, 429, "5 rows asked, 4 of 10 per 1 day left")
+    assert before == [200] * 3
+    refusal(after_death, 429, "7 rows asked, 6 of 10 per 1 day left")
+    refusal(after_restart, 429, "5 rows asked, 4 of 10 per 1 day left")
+    refusal(too_often, 429, "1 requests asked, 0 of 6 per 1 day left")
     assert fits.status_code == 200
-    refusal(too_often, 429, "1 requests asked, 0 of 4 per 1 day left")
 
 
 @pytest.fixture(scope="module")

@@ -240,19 +240,26 @@ def test_the_log_is_json_line_by_line(running: Running) -> None:
 def test_a_store_that_fails_releases_nothing_and_is_counted(
     tmp_path: Path, rows: np.ndarray
 ) -> None:
-    with gateway(tmp_path, OPEN) as started, started.client() as client:
+    config = OPEN | {"identity": {"open": False}}
+    with gateway(tmp_path, config, clients=2) as started, started.client() as client:
+        known, new = ({"X-API-Key": started.new_key()} for _ in range(2))
+        client.headers = known
         good = ask(client, rows[:1])
         with sqlite3.connect(tmp_path / "state/state.db") as database:
             database.execute("ALTER TABLE clients RENAME TO lost")
-        refused = ask(client, rows[:1])
+        refused = [ask(client, rows[:1])]
+        client.headers = new  # whose standing is asked of the store first
+        refused.append(ask(client, rows[:1]))
         errors = started.total("mantlet_store_errors_total")
         with sqlite3.connect(tmp_path / "state/state.db") as database:
             database.execute("ALTER TABLE lost RENAME TO clients")
         mended = ask(client, rows[:1])
 
     assert (good.status_code, mended.status_code) == (200, 200)
-    refusal(refused, 503, "no answer can be given now; try again later")
-    assert errors == 1
+    for response in refused:
+        refusal(response, 503, "no answer can be given now; try again later")
+    assert errors == 2
+    assert started.events("failed_closed")[0]["kind"] == "StoreError"
 
 
 # mistakes at the start

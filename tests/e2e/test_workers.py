@@ -1,5 +1,6 @@
 """Several workers: one port, one SQLite store, one budget, one alarm."""
 
+import os
 import signal
 import socket
 import time
@@ -60,6 +61,17 @@ def ask(running: Running, key: str, rows: np.ndarray, model: str = "plain") -> h
         return client.post(f"/v1/models/{model}:predict", content=npy(rows), headers=NPY)
 
 
+def workers_of(running: Running) -> list[int]:
+    """Process numbers of the workers; multiprocessing has a helper process of its own."""
+    pid = running.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [
+        int(child)
+        for child in children
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
 def rows_of_each(running: Running) -> list[float]:
     """How many rows every worker was asked for."""
     counts = []
@@ -117,6 +129,24 @@ def test_the_end_of_all_is_the_end_of_each(tmp_path: Path) -> None:
 
     assert code == 0
     assert len(started.events("stopped")) == WORKERS
+
+
+def test_a_worker_that_dies_takes_the_others_along(tmp_path: Path) -> None:
+    """Half a service would go unnoticed; one that ends is started anew by whoever supervises it."""
+    path = tmp_path / "gateway.yaml"
+    config = {"listen": {"workers": WORKERS}, "data_dir": str(tmp_path / "state")}
+    path.write_text(yaml.safe_dump(config | {"models": {"plain": PLAIN}}))
+    with reserved_port() as port, serve(path, ports=(port, 0)) as started:
+        while len(started.events("ready")) < WORKERS:
+            assert started.process.poll() is None
+            time.sleep(0.05)
+        (one, *_) = workers_of(started)
+        os.kill(one, signal.SIGKILL)
+        code = started.process.wait(60)
+
+    assert code == 1
+    assert len(started.events("stopped")) == WORKERS - 1
+    assert started.log_lines()[-1] == "mantlet: a worker ended with -9"
 
 
 def test_workers_without_a_shared_store_are_refused(tmp_path: Path) -> None:
