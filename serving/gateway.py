@@ -11,7 +11,14 @@ import structlog
 import torch
 from prometheus_client import Histogram
 
-from mantlet.errors import MantletError, RequestError, StoreError, VictimTimeout
+from mantlet.errors import (
+    MantletError,
+    PluginError,
+    RequestError,
+    StoreError,
+    VictimError,
+    VictimTimeout,
+)
 from mantlet.types import Kind, Prediction, Query, Released
 from serving.admission import Admission, Client
 from serving.batching import Batcher
@@ -148,6 +155,21 @@ class Gateway:
         )
 
     def _work(self, jobs: Sequence[Job]) -> list[Released | Exception]:
+        """A micro-batch; where it fails it is halved, so that one client's rows close no other's answer.
+
+        Nothing was remembered of a batch that failed, so its halves count once. What is slow to fail is
+        not asked again: a victim that timed out, or one far away.
+        """
+        try:
+            return self._answers(jobs)
+        except (PluginError, VictimError) as error:
+            far = isinstance(error, VictimTimeout) or self.pipeline.victim.concurrency > 1
+            if far or len(jobs) == 1:
+                return [error] * len(jobs)
+        half = len(jobs) // 2
+        return self._work(jobs[:half]) + self._work(jobs[half:])
+
+    def _answers(self, jobs: Sequence[Job]) -> list[Released | Exception]:
         """A micro-batch, in a thread of the batcher: one forward pass, one fold, one answer a job."""
         sizes = [len(job.inputs) for job in jobs]
         inputs = jobs[0].inputs if len(jobs) == 1 else np.concatenate([job.inputs for job in jobs])

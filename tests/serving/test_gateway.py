@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -315,6 +316,58 @@ def test_a_victim_that_fails_gives_no_answer_and_the_rows_back(
     assert (refusal.status, refusal.reason) == (status, reason)
     assert "details" not in str(refusal)
     assert left(scene) == 100
+
+
+def nan_for_negative(prediction: Any) -> Any:
+    """What a network does with inputs that overflow it: here, those whose features are far below."""
+    poisoned = prediction.features.amin(dim=1, keepdim=True) < -10
+    return replace(prediction, values=prediction.values.masked_fill(poisoned, math.nan))
+
+
+@pytest.mark.parametrize("thieves", [{"c"}, {"a", "h"}, {"b", "c", "d"}])
+def test_a_row_that_breaks_the_model_costs_nobody_else_an_answer(
+    stage: Stage, thieves: set[str]
+) -> None:
+    scene = stage(victim=Lying(nan_for_negative), detectors=(Rate(rows=50),))
+
+    async def together() -> list[Released | BaseException]:
+        asks = [
+            scene.gateway.answer(
+                scene.visitor(name), (rows(3, seed=n) - 99 * (name in thieves)).numpy()
+            )
+            for n, name in enumerate("xabcdefgh")
+        ]
+        return list(await asyncio.gather(*asks, return_exceptions=True))
+
+    answers = scene.run(together())
+    batches = scene.gateway.pipeline.victim.batches  # type: ignore[attr-defined]
+
+    assert max(batches) > 3, "they did share a batch"
+    for n, (name, answer) in enumerate(zip("xabcdefgh", answers, strict=True)):
+        if name in thieves:
+            assert isinstance(answer, RequestError)
+            assert (answer.status, left(scene, name)) == (503, 100)
+            continue
+        assert not isinstance(answer, BaseException)
+        assert torch.equal(answer.values, TinyVictim().predict(rows(3, seed=n)).values)
+        assert left(scene, name) == 97
+        key = f"tiny/{scene.visitor(name).id}"
+        assert scene.gateway.store.load_many([key], START)[key].version == 1, "counted once"
+
+
+def test_an_upstream_that_fails_is_not_asked_for_every_job(stage: Stage) -> None:
+    victim = Lying(raises(VictimError("down")))
+    victim.concurrency = 4
+    scene = stage(victim=victim)
+
+    async def together() -> list[Any]:
+        asks = [scene.gateway.answer(scene.visitor(name), rows(1).numpy()) for name in "abcdefgh"]
+        return list(await asyncio.gather(*asks, return_exceptions=True))
+
+    answers = scene.run(together())
+
+    assert all(isinstance(answer, RequestError) for answer in answers)
+    assert sum(victim.batches) == 8, "every row once"
 
 
 def test_a_plugin_that_ends_the_program_ends_one_request(stage: Stage) -> None:
