@@ -53,9 +53,12 @@ def run(
     if settings.listen.workers == 1:
         _run_worker(settings, 0, announce)
         return
+    # bound for as long as we live, so that workers asked for port 0 all get the same one
+    bound = _bind("listen", settings.listen.host, settings.listen.port, shared=True)
+    sets = [*overrides, f"listen.port={bound.getsockname()[1]}"]
     spawn = multiprocessing.get_context("spawn")
     workers = [
-        spawn.Process(target=_worker, args=(str(config), list(overrides), number))
+        spawn.Process(target=_worker, args=(str(config), sets, number))
         for number in range(settings.listen.workers)
     ]
     for worker in workers:

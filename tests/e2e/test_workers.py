@@ -5,7 +5,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ DENIES = {
 }
 
 
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A port that nobody else gets; the workers share it."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+def wait_until_ready(started: Running) -> None:
+    """Until every worker serves."""
+    end = time.monotonic() + START_S
+    while len(started.events("ready")) < WORKERS:
+        assert started.process.poll() is None, started.log_path.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +44,10 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     path = folder / "gateway.yaml"
     path.write_text(yaml.safe_dump(config))
     keys = make_keys(folder, 5)
-    with reserved_port() as port, serve(path, ports=(port, 0)) as started:
-        started.port, started.keys = port, keys
-        end = time.monotonic() + START_S
-        while len(started.events("ready")) < WORKERS:
-            assert started.process.poll() is None, started.log_path.read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    with serve(path) as started:
+        wait_until_ready(started)
+        (started.port,) = {entry["port"] for entry in started.events("listening")}
+        started.keys = keys
         yield started
 
 
@@ -119,10 +115,9 @@ def test_the_end_of_all_is_the_end_of_each(tmp_path: Path) -> None:
     }
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(config))
-    with reserved_port() as port, serve(path, ports=(port, 0)) as started:
-        while len(started.events("ready")) < WORKERS:
-            assert started.process.poll() is None
-            time.sleep(0.05)
+    with serve(path) as started:
+        wait_until_ready(started)
+        (port,) = {entry["port"] for entry in started.events("listening")}
         code = started.stop(signal.SIGTERM)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 1)
@@ -136,10 +131,8 @@ def test_a_worker_that_dies_takes_the_others_along(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     config = {"listen": {"workers": WORKERS}, "data_dir": str(tmp_path / "state")}
     path.write_text(yaml.safe_dump(config | {"models": {"plain": PLAIN}}))
-    with reserved_port() as port, serve(path, ports=(port, 0)) as started:
-        while len(started.events("ready")) < WORKERS:
-            assert started.process.poll() is None
-            time.sleep(0.05)
+    with serve(path) as started:
+        wait_until_ready(started)
         (one, *_) = workers_of(started)
         os.kill(one, signal.SIGKILL)
         code = started.process.wait(60)
