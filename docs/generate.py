@@ -6,6 +6,7 @@
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,8 +63,8 @@ def main() -> None:
 
 
 def pages() -> list[Path]:
-    """The Markdown files of the documentation."""
-    return sorted(FOLDER.rglob("*.md"))
+    """The Markdown files of the documentation, the README among them."""
+    return [FOLDER.parent / "README.md", *sorted(FOLDER.rglob("*.md"))]
 
 
 def render(page: str) -> str:
@@ -363,7 +364,74 @@ def _called(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
 
 
+def serving() -> str:
+    """What the serving benchmark measured, beside what it compares with."""
+    found = json.loads((FOLDER / "results/serving.json").read_text(encoding="utf-8"))
+    cases, ratios, clients = found["cases"], found["ratios"], found["clients"]
+    rows = []
+    for body in ("json", "npy"):
+        for connections in (1, 8, 32, 64):
+            label = f"{body} {connections}"
+            bare, ours = cases[f"bare {label}"], cases[f"gateway {label}"]
+            rows.append(
+                (
+                    f"{body}, {connections}",
+                    f"{bare['per_s']:,.0f}",
+                    f"{ours['per_s']:,.0f}",
+                    f"{ours['per_s'] / bare['per_s']:.1f}x",
+                    f"{bare['p50_ms']:.2f} / {bare['p99_ms']:.1f}",
+                    f"{ours['p50_ms']:.2f} / {ours['p99_ms']:.1f}",
+                )
+            )
+    speeds = table(
+        (
+            "body, connections",
+            "FastAPI req/s",
+            "Mantlet req/s",
+            "ratio",
+            "FastAPI p50 / p99 ms",
+            "Mantlet p50 / p99 ms",
+        ),
+        rows,
+    )
+    others = table(
+        ("also", "measured"),
+        [
+            (
+                "npy at 32 connections over FastAPI's JSON",
+                f"{ratios['npy 32: gateway / bare JSON']:.1f}x",
+            ),
+            (
+                "chain on over chain off, 32 connections, JSON / npy",
+                f"{ratios['json 32: chain on / chain off']:.2f} / {ratios['npy 32: chain on / chain off']:.2f}",
+            ),
+            (
+                "ResNet-20 at 32 connections over FastAPI's",
+                f"{ratios['resnet json 32: gateway / bare']:.1f}x",
+            ),
+            (
+                "as a proxy over the same gateway with the model inside",
+                f"{ratios['json 32: proxy / model inside']:.2f}",
+            ),
+            (f"{clients['in store']:,} clients in the store over few", f"{clients['ratio']:.2f}"),
+            ("peak memory", f"{found['memory_mb']:.0f} MB"),
+            ("state of a client", f"{clients['state bytes a client']} bytes"),
+        ],
+    )
+    stages = ", ".join(
+        f"{name.removesuffix(' ms')} {value}" for name, value in found["stages"].items()
+    )
+    machine, settings_ = found["machine"], found["settings"]
+    basis = (
+        f"Medians of {settings_['rounds']} rounds of {settings_['seconds']:g} s on {machine['cores']} cores"
+        f" ({machine['cpu']}), which the load generator shares. Ratios hold; absolute numbers are this"
+        f" machine's. Milliseconds of a micro-batch by stage: {stages}."
+    )
+    return "\n\n".join([speeds, others, basis])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
+    "serving": serving,
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

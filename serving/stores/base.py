@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgpack
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from mantlet.errors import StoreError
 from serving.pipeline import Memory
@@ -44,31 +43,39 @@ class Store(Protocol):
 
 
 def pack(memory: Memory) -> bytes:
-    """A memory as bytes: arrays and names, nothing that runs; `StoreError` for anything else."""
-    arrays = {
-        f"{plugin}/{field}": np.asarray(array, order="C")
-        for plugin, state in memory.items()
-        for field, array in state.items()
-    }
+    """A memory as bytes: names, types, shapes, numbers; `StoreError` for anything else."""
     try:
-        return save(arrays)
-    except SafetensorError as error:
+        packed: bytes = msgpack.packb(
+            {
+                plugin: {field: _plain(array) for field, array in state.items()}
+                for plugin, state in memory.items()
+            }
+        )
+    except (TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"the memory of {', '.join(memory)} cannot be stored ({error}); detectors remember"
             " arrays of numbers only"
         ) from error
+    return packed
+
+
+def _plain(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"it holds {array.dtype}")
+    return array.dtype.str, array.shape, array.tobytes()
 
 
 def unpack(data: bytes) -> Memory:
     """The memory that `pack` wrote; raises `StoreError` when the bytes are damaged."""
     try:
-        arrays = load(data)
-    except SafetensorError as error:
+        return {
+            plugin: {
+                field: np.frombuffer(raw, dtype).reshape(shape)
+                for field, (dtype, shape, raw) in state.items()
+            }
+            for plugin, state in msgpack.unpackb(data).items()
+        }
+    except (msgpack.UnpackException, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
             f"the stored memory of a client is damaged ({error}); restore the store from a copy"
         ) from error
-    memory: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in arrays.items():
-        plugin, _, field = name.rpartition("/")
-        memory.setdefault(plugin, {})[field] = array
-    return memory

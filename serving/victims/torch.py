@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 log = structlog.get_logger(__name__)
+OUTPUTS = ["values", "logits", "features"]
 SAME_ANSWER = 1e-4
 """Largest difference in any probability at which ONNX Runtime counts as giving the same answers."""
 
@@ -151,39 +152,36 @@ class TorchVictim(VictimPlugin):
 
     @torch.inference_mode()
     def _eager(self, inputs: Tensor) -> Prediction:
-        logits, features = self._network(self.normalized(inputs).to(self._device))
-        return _prediction(logits.cpu(), features.cpu())
+        answers = self._network(self.normalized(inputs).to(self._device))
+        return _prediction(*(answer.cpu() for answer in answers))
 
     def _onnx(self, inputs: Tensor) -> Prediction:
         assert self._session is not None
         rows = self.normalized(inputs).contiguous().numpy()
-        logits, features = session.run(self._session, ["logits", "features"], "inputs", rows)
-        return _prediction(torch.from_numpy(logits), torch.from_numpy(features))
+        answers = session.run(self._session, OUTPUTS, "inputs", rows)
+        return _prediction(*map(torch.from_numpy, answers))
 
 
 class _Shown(nn.Module):
-    """Wraps an architecture so that it returns logits and, where it has them, features."""
+    """Wraps an architecture: probabilities, logits and, where it has them, features."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.shows = hasattr(network, "embed") and hasattr(network, "classify")
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.shows:
-            logits = self.network(inputs)
-            return logits, logits.new_zeros(1, 0)
+            logits = self.network(inputs).float()
+            return torch.softmax(logits, dim=-1), logits, logits.new_zeros(1, 0)
         features = self.network.embed(inputs)  # type: ignore[operator]  # found by hasattr above
-        return self.network.classify(features), features.flatten(1)  # type: ignore[operator]  # as above
+        logits = self.network.classify(features).float()  # type: ignore[operator]  # as above
+        return torch.softmax(logits, dim=-1), logits, features.flatten(1).float()
 
 
-def _prediction(logits: Tensor, features: Tensor) -> Prediction:
-    return Prediction(
-        values=torch.softmax(logits.float(), dim=-1),
-        kind=Kind.PROBABILITIES,
-        logits=logits.float(),
-        features=features.float() if features.shape[1] else None,
-    )
+def _prediction(values: Tensor, logits: Tensor, features: Tensor) -> Prediction:
+    shown = features if features.shape[1] else None
+    return Prediction(values, Kind.PROBABILITIES, logits=logits, features=shown)
 
 
 def _export(network: nn.Module, shape: tuple[int, ...]) -> bytes:
@@ -201,7 +199,7 @@ def _export(network: nn.Module, shape: tuple[int, ...]) -> bytes:
             buffer,  # type: ignore[arg-type]  # takes a buffer, types say a path
             dynamo=False,
             input_names=["inputs"],
-            output_names=["logits", "features"],
-            dynamic_axes={name: {0: "rows"} for name in ("inputs", "logits", "features")},
+            output_names=OUTPUTS,
+            dynamic_axes={name: {0: "rows"} for name in ("inputs", *OUTPUTS)},
         )
     return buffer.getvalue()
