@@ -1,5 +1,6 @@
 """API keys: 256 random bits shown once, of which only a SHA-256 is kept."""
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -7,8 +8,9 @@ import math
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mantlet.errors import ConfigError
@@ -68,19 +70,32 @@ class KeyFile:
         """A new key; the text is returned once and not kept."""
         text = PREFIX + secrets.token_urlsafe(32)
         key = Key(secrets.token_hex(4), client, tier, digest_of(text), now)
-        self._write([*self.all(), key])
+        with self._alone():
+            self._write([*self.all(), key])
         return text, key
 
     def revoke(self, key_id: str) -> Key:
         """Refuse a key from now on, by its id."""
-        keys = self.all()
-        for key in keys:
-            if key.id == key_id:
-                gone = Key(**{**asdict(key), "revoked": True})
-                self._write([gone if k.id == key_id else k for k in keys])
-                return gone
+        with self._alone():
+            keys = self.all()
+            for key in keys:
+                if key.id == key_id:
+                    gone = replace(key, revoked=True)
+                    self._write([gone if k.id == key_id else k for k in keys])
+                    return gone
         known = ", ".join(k.id for k in keys if not k.revoked) or "none"
         raise ConfigError(f"key '{key_id}' is not in '{self.path}'; keys in force: {known}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One change at a time: two commands at once must not lose each other's key."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _refresh(self, now: float) -> None:
         self._read_at = now

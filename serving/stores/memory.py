@@ -1,6 +1,7 @@
 """Memory of clients in this process; gone when it ends. For trials and tests."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float], remember_s: float) -> None:
         self.counters = Counters(clock)
         self._remember_s = remember_s
-        self._entries: dict[str, tuple[Entry, float]] = {}
+        self._entries: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -42,8 +43,18 @@ class MemoryStore:
             if not lost:
                 for key, entry in entries.items():
                     self._entries[key] = (Entry(entry.version + 1, entry.memory), at)
+                    self._entries.move_to_end(key)
+                self._forget(at)
         self.counters.drain()
         return lost
+
+    def _forget(self, at: float) -> None:
+        """Drop the clients whose time is over; they stand first, for each swap moves its own last."""
+        while self._entries:
+            key, (_, seen) = next(iter(self._entries.items()))
+            if seen + self._remember_s > at:
+                break
+            del self._entries[key]
 
     def close(self) -> None:
         self._entries.clear()

@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,10 @@ def test_the_file_is_json_for_other_tools(keys: KeyFile) -> None:
     (entry,) = json.loads(keys.path.read_text())["keys"]
 
     assert entry.keys() == {"id", "client", "tier", "digest", "created", "revoked"}
+
+
+def test_keys_made_at_the_same_moment_are_all_kept(keys: KeyFile) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda n: keys.create(f"client-{n}", "default", 0.0)[1], range(40)))
+
+    assert sorted(key.id for key in keys.all()) == sorted(key.id for key in made)

@@ -6,6 +6,7 @@ import numpy as np
 
 from serving.stores import open_store
 from serving.stores.base import Entry
+from serving.stores.memory import MemoryStore
 
 
 def test_two_stores_share_nothing() -> None:
@@ -23,3 +24,11 @@ def test_a_closed_store_has_forgotten_everything() -> None:
     store.close()
 
     assert store.load_many(["a"], 0.0)["a"] == Entry(0, {})
+
+
+def test_clients_whose_time_is_over_take_no_memory() -> None:
+    store = MemoryStore(lambda: 0.0, 60.0)
+    for second in range(200):
+        store.swap_many({f"client-{second}": Entry(0, {"rate": {"used": np.ones(1)}})}, second)
+
+    assert len(store._entries) == 60
