@@ -33,7 +33,7 @@ class Rounding(Defense):
         self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
     ) -> Prediction:
         units = 10**self.decimals
-        scaled = prediction.values.detach().cpu().numpy().astype(np.float64) * units
+        scaled = prediction.values.numpy(force=True).astype(np.float64) * units
         rounded = np.rint(scaled)
         top = scaled.argmax(axis=1)
         # plain rounding serves the rows that it leaves on the simplex with their label

@@ -68,15 +68,9 @@ class Evidence:
         entering at row j, log S_i = L_i + log(S_0 + sum over j <= i of w_j exp(-L_{j-1})).
         """
         count, (seen, alarmed) = len(scores), state["seen"].tolist()
-        t = np.arange(seen + 1, seen + count + 1, dtype=np.float64)
-        log_entering = -np.log(t) - np.log1p(t)  # (n,)
-        excess = scores - self._mean  # (n, F)
-        log_growth = np.log1p(excess[:, :, None] * self._growth).cumsum(axis=0)  # (n, F, K)
-        banked = np.empty((count + 1, *log_growth.shape[1:]))
-        banked[0] = self._wealth(state)
-        banked[1] = log_entering[0]
-        banked[2:] = log_entering[1:, None, None] - log_growth[:-1]
-        log_wealth = log_growth + np.logaddexp.accumulate(banked, axis=0)[1:]
+        log_growth = np.log1p((scores - self._mean)[:, :, None] * self._growth)  # (n, F, K)
+        fold = self._one_row if count == 1 else self._many_rows
+        log_wealth = fold(self._wealth(state), log_growth, seen)
         level = np.minimum(np.maximum(self._log_mean(log_wealth) / -math.log(self.alpha), 0.0), 1.0)
         alarm = np.maximum.accumulate((level >= 1.0) | bool(alarmed))
         after = {
@@ -84,6 +78,27 @@ class Evidence:
             "seen": np.array([seen + count, alarm[-1]], dtype=np.int64),
         }
         return after, np.where(alarm, 1.0, level), alarm
+
+    @staticmethod
+    def _one_row(before: np.ndarray, log_growth: np.ndarray, seen: int) -> np.ndarray:
+        """The recursion itself, for the usual batch that has one row of a client."""
+        log_entering = -math.log(seen + 1) - math.log(seen + 2)
+        after: np.ndarray = log_growth + np.logaddexp(before, log_entering)
+        return after
+
+    @staticmethod
+    def _many_rows(before: np.ndarray, log_growth: np.ndarray, seen: int) -> np.ndarray:
+        """The closed form, (n, F, K) wealth after each row."""
+        count = len(log_growth)
+        t = np.arange(seen + 1, seen + count + 1, dtype=np.float64)
+        log_entering = -np.log(t) - np.log1p(t)  # (n,)
+        grown = log_growth.cumsum(axis=0)
+        banked = np.empty((count + 1, *grown.shape[1:]))
+        banked[0] = before
+        banked[1] = log_entering[0]
+        banked[2:] = log_entering[1:, None, None] - grown[:-1]
+        after: np.ndarray = grown + np.logaddexp.accumulate(banked, axis=0)[1:]
+        return after
 
     def _log_mean(self, log_wealth: np.ndarray) -> np.ndarray:
         """(n,) log of the mean over scores and bets of (n, F, K) wealth."""

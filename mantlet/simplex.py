@@ -16,7 +16,7 @@ def on_simplex(values: Tensor) -> bool:
     """
     if values.ndim != 2 or not values.numel():
         return False
-    rows = values.detach().cpu().numpy()  # numpy: a fifth of the time of torch on a few rows
+    rows = values.numpy(force=True)  # numpy: a fifth of the time of torch on a few rows
     # a NaN or an infinity shows in the least value or in its row's sum, and fails the comparison
     if not rows.min() >= -TOLERANCE:
         return False
@@ -25,7 +25,7 @@ def on_simplex(values: Tensor) -> bool:
 
 def same_top1(one: Tensor, other: Tensor) -> bool:
     """Whether the first largest class of every row is the same in both (B, C)."""
-    tops = (values.detach().cpu().numpy().argmax(axis=1) for values in (one, other))
+    tops = (values.numpy(force=True).argmax(axis=1) for values in (one, other))
     return np.array_equal(*tops)
 
 

@@ -111,7 +111,7 @@ class Pipeline:
                 raise _plugin_error(
                     detector, f"scored {tuple(rows.shape)} for {len(query.clients)} rows"
                 )
-            scores[detector.name] = rows.detach().cpu().numpy().astype(np.float64)
+            scores[detector.name] = rows.numpy(force=True).astype(np.float64)
             if not np.isfinite(scores[detector.name]).all():
                 raise _plugin_error(detector, "scored values that are not finite")
         return scores
@@ -135,28 +135,15 @@ class Pipeline:
         signals = {}
         for detector in self.detectors:
             own = scores[detector.name]
-            suspicion, alarm = np.zeros(len(own)), np.zeros(len(own), dtype=bool)
+            suspicion, alarm = np.zeros(len(own), np.float32), np.zeros(len(own), dtype=bool)
             for client, rows in rows_of.items():
-                state = after[client].get(detector.name)
-                if state is None or not detector.fits(state):
-                    state = detector.initial()
-                scored = own[rows]
-                try:
-                    state, opinion, alarmed = detector.update(state, scored, query.at)
-                    suspicion[rows], alarm[rows] = opinion, alarmed
-                except Exception as error:  # any failure of a plug-in is the same failure
-                    raise _plugin_error(
-                        detector, f"raised {type(error).__name__} in update"
-                    ) from error
-                if not np.shape(opinion) == np.shape(alarmed) == (len(scored),):
-                    raise _plugin_error(
-                        detector, f"gave {np.shape(opinion)} suspicions for {len(scored)} rows"
-                    )
+                before = after[client].get(detector.name)
+                state, suspicion[rows], alarm[rows] = _update(detector, before, own[rows], query.at)
                 after[client][detector.name] = state
-            if not ((suspicion >= 0) & (suspicion <= 1)).all():
+            if not (suspicion.min() >= 0 and suspicion.max() <= 1):  # a NaN is neither
                 raise _plugin_error(detector, "returned a suspicion outside [0, 1]")
             signals[detector.name] = Signal(
-                torch.from_numpy(suspicion).float(), torch.from_numpy(alarm), detector.name
+                torch.from_numpy(suspicion), torch.from_numpy(alarm), detector.name
             )
         return signals, dict(after)
 
@@ -185,6 +172,22 @@ class Pipeline:
         if self.answer == "labels":
             return Released(Prediction(values.argmax(dim=1), Kind.LABELS))
         return Released(Prediction(values, prediction.kind))
+
+
+def _update(
+    detector: Detector, state: State | None, rows: np.ndarray, at: float
+) -> tuple[State, np.ndarray, np.ndarray]:
+    """Fold one client's rows; whatever goes wrong in a plug-in is the same failure."""
+    if state is None or not detector.fits(state):
+        state = detector.initial()
+    try:
+        state, suspicion, alarm = detector.update(state, rows, at)
+        shapes = np.shape(suspicion), np.shape(alarm)
+    except Exception as error:
+        raise _plugin_error(detector, f"raised {type(error).__name__} in update") from error
+    if shapes != ((len(rows),), (len(rows),)):
+        raise _plugin_error(detector, f"gave {shapes[0]} suspicions for {len(rows)} rows")
+    return state, suspicion, alarm
 
 
 def _rows_by_client(clients: Sequence[str]) -> dict[str, list[int] | slice]:
