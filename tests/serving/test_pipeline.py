@@ -357,7 +357,7 @@ FOLDS: dict[str, tuple[Fold, str]] = {
     "nothing": (lambda s, r, at: None, "raised TypeError in update"),  # type: ignore[arg-type, return-value]
     "a row less": (
         lambda s, r, at: (s, np.zeros(len(r) - 1), np.zeros(len(r) - 1, dtype=bool)),
-        "(raised ValueError in update|gave .\d,. suspicions for \d rows)",
+        r"(raised ValueError in update|gave .\d,. suspicions for \d rows)",
     ),
     "nan": (
         lambda s, r, at: (s, np.full(len(r), math.nan), np.zeros(len(r), dtype=bool)),
