@@ -1,7 +1,5 @@
 # make serve   set up and serve the embedded default        make test   set up and pass the tests
 CONFIG ?= configs/gateway/default.yaml
-PORT ?= 8080
-WORKERS ?= 1
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
@@ -10,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: serve test fmt lint types cov docs wheel bench-serving ci
 
 serve: .venv/served
-	$(BIN)/mantlet serve $(CONFIG) --set listen.port=$(PORT) --set listen.workers=$(WORKERS)
+	$(BIN)/mantlet serve $(CONFIG) $(if $(PORT),--set listen.port=$(PORT)) $(if $(WORKERS),--set listen.workers=$(WORKERS))
 
 test: .venv/tested lint types
 	$(BIN)/python -m pytest -q -m "not external"

@@ -367,67 +367,51 @@ def _called(call: ast.Call) -> str:
 def serving() -> str:
     """What the serving benchmark measured, beside what it compares with."""
     found = json.loads((FOLDER / "results/serving.json").read_text(encoding="utf-8"))
-    cases, ratios, clients = found["cases"], found["ratios"], found["clients"]
-    rows = []
-    for body in ("json", "npy"):
-        for connections in (1, 8, 32, 64):
-            label = f"{body} {connections}"
-            bare, ours = cases[f"bare {label}"], cases[f"gateway {label}"]
-            rows.append(
-                (
-                    f"{body}, {connections}",
-                    f"{bare['per_s']:,.0f}",
-                    f"{ours['per_s']:,.0f}",
-                    f"{ours['per_s'] / bare['per_s']:.1f}x",
-                    f"{bare['p50_ms']:.2f} / {bare['p99_ms']:.1f}",
-                    f"{ours['p50_ms']:.2f} / {ours['p99_ms']:.1f}",
-                )
-            )
-    speeds = table(
-        (
-            "body, connections",
-            "FastAPI req/s",
-            "Mantlet req/s",
-            "ratio",
-            "FastAPI p50 / p99 ms",
-            "Mantlet p50 / p99 ms",
-        ),
-        rows,
-    )
-    others = table(
-        ("also", "measured"),
-        [
-            (
-                "npy at 32 connections over FastAPI's JSON",
-                f"{ratios['npy 32: gateway / bare JSON']:.1f}x",
-            ),
-            (
-                "chain on over chain off, 32 connections, JSON / npy",
-                f"{ratios['json 32: chain on / chain off']:.2f} / {ratios['npy 32: chain on / chain off']:.2f}",
-            ),
-            (
-                "ResNet-20 at 32 connections over FastAPI's",
-                f"{ratios['resnet json 32: gateway / bare']:.1f}x",
-            ),
-            (
-                "as a proxy over the same gateway with the model inside",
-                f"{ratios['json 32: proxy / model inside']:.2f}",
-            ),
-            (f"{clients['in store']:,} clients in the store over few", f"{clients['ratio']:.2f}"),
-            ("peak memory", f"{found['memory_mb']:.0f} MB"),
-            ("state of a client", f"{clients['state bytes a client']} bytes"),
-        ],
-    )
-    stages = ", ".join(
-        f"{name.removesuffix(' ms')} {value}" for name, value in found["stages"].items()
-    )
-    machine, settings_ = found["machine"], found["settings"]
+    machine, how = found["machine"], found["settings"]
+    stages = ", ".join(f"{name} {value}" for name, value in found["stages"].items())
     basis = (
-        f"Medians of {settings_['rounds']} rounds of {settings_['seconds']:g} s on {machine['cores']} cores"
-        f" ({machine['cpu']}), which the load generator shares. Ratios hold; absolute numbers are this"
-        f" machine's. Milliseconds of a micro-batch by stage: {stages}."
+        f"Medians of {how['rounds']} rounds of {how['seconds']:g} s on {machine['cores']} cores"
+        f" ({machine['cpu']}), which the load generator shares. Ratios hold; absolute numbers are"
+        f" this machine's. A micro-batch over the whole run, by stage: {stages}."
     )
-    return "\n\n".join([speeds, others, basis])
+    missed = "".join(f"\n* {miss}" for miss in found["missed"]) or " nothing."
+    return "\n\n".join([_speeds(found["cases"]), _others(found), basis, f"Missed:{missed}"])
+
+
+def _speeds(cases: Mapping[str, Any]) -> str:
+    rows = []
+    for label in (f"{body} {n}" for body in ("json", "npy") for n in (1, 8, 32, 64)):
+        bare, ours = cases[f"bare {label}"], cases[f"gateway {label}"]
+        row = [label.replace(" ", ", "), f"{bare['per_s']:,.0f}", f"{ours['per_s']:,.0f}"]
+        row.append(f"{ours['per_s'] / bare['per_s']:.1f}x")
+        row += [f"{c['p50_ms']:.2f} / {c['p99_ms']:.1f}" for c in (bare, ours)]
+        rows.append(tuple(row))
+    head = (
+        "FastAPI req/s",
+        "Mantlet req/s",
+        "ratio",
+        "FastAPI p50 / p99 ms",
+        "Mantlet p50 / p99 ms",
+    )
+    return table(("body, connections", *head), rows)
+
+
+def _others(found: Mapping[str, Any]) -> str:
+    ratios, clients = found["ratios"], found["clients"]
+    chain = [ratios[f"{body} 32: chain on / chain off"] for body in ("json", "npy")]
+    rows = [
+        (
+            "npy over FastAPI's JSON, 32 connections",
+            f"{ratios['npy 32: gateway / bare JSON']:.1f}x",
+        ),
+        ("chain on over chain off, JSON / npy, 32 connections", f"{chain[0]:.2f} / {chain[1]:.2f}"),
+        ("ResNet-20 over FastAPI's, 32", f"{ratios['resnet json 32: gateway / bare']:.1f}x"),
+        ("a proxy over the model inside, 32", f"{ratios['json 32: proxy / model inside']:.2f}"),
+        (f"{clients['in store']:,} clients in the store over few", f"{clients['ratio']:.2f}"),
+        ("peak memory", f"{found['memory_mb']:.0f} MB"),
+        ("state of a client", f"{clients['state bytes a client']} bytes"),
+    ]
+    return table(("also", "measured"), rows)
 
 
 PARTS: Mapping[str, Callable[[], str]] = {

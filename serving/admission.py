@@ -122,14 +122,18 @@ class Admission:
         """Count a request against the rates; 429 when one is used up."""
         self._charge(self._limits(client)[0], 1, "rate")
 
-    def charge(self, client: Client, rows: int) -> None:
-        """Count rows against the budgets; 429 when they do not fit, and then none is charged."""
-        self._charge(self._limits(client)[1], rows, "budget")
+    def charge(self, client: Client, rows: int) -> float:
+        """Count rows against the budgets; 429 when they do not fit, and then none is charged.
 
-    def refund(self, client: Client, rows: int) -> None:
-        """Give back the rows of an answer that never came."""
+        Returns when that was, which `refund` wants to know.
+        """
+        self._charge(self._limits(client)[1], rows, "budget")
+        return self._counters.now()
+
+    def refund(self, client: Client, rows: int, charged_at: float) -> None:
+        """Give back the rows of an answer that never came, in the windows that they were charged to."""
         for limit in self._limits(client)[1]:
-            self._counters.incr(limit.key, limit.seconds, -rows)
+            self._counters.take_back(limit.key, limit.seconds, rows, charged_at)
 
     def _charge(self, charged: Sequence[Limit], cost: int, reason: str) -> None:
         for limit in charged:

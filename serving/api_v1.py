@@ -24,9 +24,9 @@ class Predict:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway = self._service.gateway(scope["path_params"]["model"])
         headers = headers_of(scope)
         client = self._service.identify(scope, headers)
+        gateway = self._service.gateway(scope["path_params"]["model"])
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
         spec = gateway.input

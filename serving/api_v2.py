@@ -45,9 +45,9 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path_params"]
-        gateway = self._service.gateway(path["model"], path.get("version"))
         headers = headers_of(scope)
         client = self._service.identify(scope, headers)
+        gateway = self._service.gateway(path["model"], path.get("version"))
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
         ask = _decode(headers, body, gateway)
@@ -215,8 +215,8 @@ class ModelMetadata:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path_params"]
-        gateway = self._service.gateway(path["model"], path.get("version"))
         self._service.identify(scope, headers_of(scope))
+        gateway = self._service.gateway(path["model"], path.get("version"))
         spec, kind = gateway.input, gateway.answer_kind
         shape = [-1, gateway.pipeline.victim.classes] if kind is not Kind.LABELS else [-1]
         about = {

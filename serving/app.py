@@ -158,7 +158,7 @@ class _Watched:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", []), (b"x-request-id", self.id.encode("latin-1"))]
-            if self._service.draining:
+            if self._service.leaving:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)

@@ -77,8 +77,17 @@ class Batcher(Generic[J, A]):
         self._queue.append(waiting)
         self.queued_rows += rows
         self._start(loop)
-        answer: A = await waiting.answer
+        too_late = loop.call_at(deadline, self._expire, waiting)
+        try:
+            answer: A = await waiting.answer
+        finally:
+            too_late.cancel()
         return answer
+
+    def _expire(self, waiting: _Waiting[J, A]) -> None:
+        if not waiting.answer.done():
+            why = "the deadline passed while it waited"
+            waiting.answer.set_exception(self._overloaded("expired", why))
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._running >= min(self._concurrency, 1 + int(self._usual_s / LONG_S)):
@@ -109,11 +118,9 @@ class Batcher(Generic[J, A]):
         while self._queue and (not batch or rows + self._queue[0].rows <= self._max_batch_rows):
             waiting = self._queue.popleft()
             self.queued_rows -= waiting.rows
-            if waiting.answer.cancelled():
-                continue
             if waiting.deadline < now:
-                late = self._overloaded("expired", "the deadline passed while it waited")
-                waiting.answer.set_exception(late)
+                self._expire(waiting)
+            if waiting.answer.done():
                 continue
             batch.append(waiting)
             rows += waiting.rows
@@ -124,7 +131,7 @@ class Batcher(Generic[J, A]):
         self._usual_s += 0.1 * (batch.loop.time() - batch.since - self._usual_s)
         self._start(batch.loop)
         for waiting, answer in zip(batch.jobs, answers, strict=True):
-            if waiting.answer.cancelled():
+            if waiting.answer.done():
                 continue
             if isinstance(answer, Exception):
                 waiting.answer.set_exception(answer)

@@ -118,7 +118,7 @@ class Gateway:
         """What may be released for (n, *shape) rows of a client; charges its budget once."""
         rows = len(inputs)
         try:
-            self.admission.charge(client, rows)
+            charged_at = self.admission.charge(client, rows)
         except StoreError as error:
             raise self._closed(error) from error
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
@@ -127,19 +127,19 @@ class Gateway:
             return await self.batcher.submit(Job(client, inputs), rows, deadline)
         except RequestError as error:
             if error.status >= 500:
-                self.admission.refund(client, rows)
+                self.admission.refund(client, rows, charged_at)
             raise
         except VictimTimeout as error:
-            self.admission.refund(client, rows)
+            self.admission.refund(client, rows, charged_at)
             log.warning("victim_timeout", model=self.name, error=str(error))
             raise RequestError(
                 504, "the model took too long; try again", reason="victim_timeout"
             ) from error
         except MantletError as error:
-            self.admission.refund(client, rows)
+            self.admission.refund(client, rows, charged_at)
             raise self._closed(error) from error
         except Exception:
-            self.admission.refund(client, rows)
+            self.admission.refund(client, rows, charged_at)
             raise
 
     def _closed(self, error: MantletError) -> RequestError:

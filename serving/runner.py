@@ -32,7 +32,10 @@ GARBAGE = 50_000
 """New objects between two looks of the garbage collector."""
 RETRY_S = 2.0
 NOTICE_S = 0.5
-"""After SIGTERM, how long answers still go out with ``Connection: close`` before the port closes."""
+"""After SIGTERM, how long connections are still taken, while readiness sends balancers away; and then
+how long answers go out with ``Connection: close`` before idle connections are closed. Clients that are
+sent away come back, so they are sent away only when nobody new is taken: the kernel would reset those
+who wait to be."""
 
 
 class _Server(uvicorn.Server):
@@ -157,6 +160,10 @@ async def _serve(
         await stop.wait()
         service.draining = True
         log.info("draining", for_at_most_s=settings.listen.drain_s)
+        await asyncio.sleep(NOTICE_S)
+        for listener in getattr(servers[0], "servers", []):  # there once uvicorn has started
+            listener.close()
+        service.leaving = True
         await asyncio.sleep(NOTICE_S)
         for server in servers:
             server.should_exit = True

@@ -14,7 +14,11 @@ from serving.stores.base import Store
 
 @dataclass(slots=True)
 class Service:
-    """The state of the data plane. ``gateways`` holds the models that are loaded."""
+    """The state of the data plane. ``gateways`` holds the models that are loaded.
+
+    ``draining`` is not ready any more but serves as before; ``leaving`` takes no new connections and
+    sends clients away with their answers.
+    """
 
     settings: Settings
     store: Store
@@ -23,6 +27,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     draining: bool = False
+    leaving: bool = False
 
     @property
     def ready(self) -> bool:

@@ -54,6 +54,16 @@ class Counters(limits.storage.Storage):
             self._changed.add(key)
             return count.value
 
+    def take_back(self, key: str, expiry: int, amount: int, counted_at: float) -> None:
+        """Undo an ``incr`` of ``counted_at``; nothing where that window has ended since."""
+        with self._lock:
+            count = self._current(key)
+            if count is None or counted_at < count.expires - expiry:
+                return
+            count.value -= amount
+            count.pending -= amount
+            self._changed.add(key)
+
     def get(self, key: str) -> int:
         with self._lock:
             count = self._current(key)

@@ -57,6 +57,7 @@ class SqliteStore:
     def __init__(self, path: Path, clock: Callable[[], float], remember_s: float) -> None:
         self._remember_s = remember_s
         self._lock = threading.Lock()
+        self._swapping = threading.Lock()
         self._swept_hour = 0
         self._recent: dict[str, tuple[Entry, int]] = {}
         try:
@@ -103,6 +104,10 @@ class SqliteStore:
         return found
 
     def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
+        with self._swapping:  # nobody answers while another still holds counts that are not stored
+            return self._swap_many(entries, at)
+
+    def _swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
         hour = int(at // HOUR_S)
         rows = [(key, e.version, pack(e.memory), hour) for key, e in entries.items()]
         pending = self.counters.drain()

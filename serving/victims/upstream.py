@@ -86,7 +86,7 @@ class UpstreamVictim(VictimPlugin):
         default_factory=dict
     )
     """Sent with every request, such as credentials."""
-    timeout_s: PositiveFloat = 10.0
+    timeout_s: PositiveFloat = 8.0
     """How long an answer may take, before the client gets a 504."""
     connect_timeout_s: PositiveFloat = 2.0
     """How long one try to connect may take."""

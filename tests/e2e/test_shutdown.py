@@ -78,11 +78,15 @@ def test_readiness_goes_before_the_answers_do(tmp_path: Path, rows: np.ndarray) 
             response = prober.get("/v2/health/ready")
         live = prober.get("/v2/health/live")
         answer = prober.post(PATH, content=npy(rows[:3]), headers=NPY)
+        farewell = prober.get("/v2/health/live")
+        while "connection" not in farewell.headers:
+            farewell = prober.get("/v2/health/live")
         code = started.process.wait(60)
 
     assert response.status_code == 503
     assert response.json() == {"ready": False}
-    assert response.headers["connection"] == "close"
+    assert "connection" not in response.headers, "nobody is sent away while others may come"
+    assert farewell.headers["connection"] == "close"
     assert live.json() == {"live": True}
     assert len(answer.json()["predictions"]) == 3
     assert code == 0

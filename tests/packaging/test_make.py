@@ -11,10 +11,10 @@ def targets(root: Path) -> list[str]:
     return [line.partition(":")[0] for line in lines if re.match(r"^[a-z][a-z-]*:", line)]
 
 
-def dry_run(root: Path, target: str) -> str:
+def dry_run(root: Path, target: str, *variables: str) -> str:
     """The commands of a target, in an environment that is set up already."""
     done = subprocess.run(
-        ["make", "-n", "-o", ".venv/tested", "-o", ".venv/served", target],
+        ["make", "-n", "-o", ".venv/tested", "-o", ".venv/served", target, *variables],
         capture_output=True,
         text=True,
         cwd=root,
@@ -38,10 +38,17 @@ def test_every_target_says_what_it_would_do(root: Path) -> None:
 
 
 def test_serve_passes_its_variables_on(root: Path) -> None:
+    commands = dry_run(root, "serve", "CONFIG=mine.yaml", "PORT=9000", "WORKERS=2")
+
+    assert "mantlet serve mine.yaml" in commands
+    assert "--set listen.port=9000 --set listen.workers=2" in commands
+
+
+def test_serve_leaves_a_config_as_it_is_unless_told(root: Path) -> None:
     commands = dry_run(root, "serve")
 
     assert "mantlet serve configs/gateway/default.yaml" in commands
-    assert "--set listen.port=8080" in commands
+    assert "--set" not in commands
 
 
 def test_ci_runs_every_check_and_ends_with_all_tests(root: Path) -> None:

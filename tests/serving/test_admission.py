@@ -234,10 +234,20 @@ def test_a_request_refused_overall_is_not_charged_to_the_client(
 def test_a_refund_gives_the_rows_back_to_every_budget(keys: KeyFile, clock: Clock) -> None:
     gate = admission(keys, clock, OPEN, overall=Tier(rows="100/day"), default=Tier(rows="100/hour"))
     ann, bob = visitors(gate)
-    gate.charge(ann, 100)
-    gate.refund(ann, 100)
+    gate.refund(ann, 100, gate.charge(ann, 100))
 
     gate.charge(bob, 100)
+    assert refused(gate.charge, ann, 1).status == 429
+
+
+def test_a_refund_after_its_window_makes_no_budget_in_the_next(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, OPEN, default=Tier(rows="10/minute"))
+    ann, _ = visitors(gate)
+    charged_at = gate.charge(ann, 10)
+    clock.now += 61
+    gate.charge(ann, 10)
+    gate.refund(ann, 10, charged_at)
+
     assert refused(gate.charge, ann, 1).status == 429
 
 

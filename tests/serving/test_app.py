@@ -100,12 +100,12 @@ def test_a_client_that_left_is_counted_and_not_answered(tmp_path: Path) -> None:
     assert ready.metrics.requests.labels("predict", 499)._value.get() == 1
 
 
-def test_while_it_drains_every_answer_ends_its_connection(tmp_path: Path) -> None:
+def test_while_it_leaves_every_answer_ends_its_connection(tmp_path: Path) -> None:
     ready = service(tmp_path)
     load(ready)
     client = client_of(ready)
     before = client.post(PATH, json=BODY)
-    ready.draining = True
+    ready.draining = ready.leaving = True
     after = client.post(PATH, json=BODY)
 
     assert (before.status_code, after.status_code) == (200, 200)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from mantlet.plugin import Detector
 from mantlet.types import Kind, Released
 from serving import gateway as gateway_module
 from serving.admission import Admission, Client
-from serving.gateway import Gateway
+from serving.gateway import Gateway, Job
 from serving.keys import KeyFile
 from serving.metrics import Metrics
 from serving.pipeline import Memory, Pipeline
@@ -136,10 +137,10 @@ def left(scene: Scene, name: str = "ann") -> int:
     client, fits = scene.visitor(name), 0
     for count in range(1, 101):
         try:
-            scene.admission.charge(client, count)
+            charged_at = scene.admission.charge(client, count)
         except RequestError:
             break
-        scene.admission.refund(client, count)
+        scene.admission.refund(client, count, charged_at)
         fits = count
     return fits
 
@@ -537,3 +538,13 @@ def test_closing_lets_the_victim_go(stage: Stage) -> None:
 
     assert isinstance(victim, TinyVictim)
     assert victim.closed
+
+
+def test_batches_side_by_side_fold_in_turn_and_lose_no_race(stage: Stage) -> None:
+    scene = stage(detectors=[Rate(rows=10**6)], store="sqlite:///state.db", tier=Tier())
+    job = Job(scene.visitor("ann"), rows(1).numpy())
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: scene.gateway._work([job]), range(200)))
+
+    assert scene.count("mantlet_batch_rows_count", model="tiny") == 200
+    assert scene.count("mantlet_lost_races_total") == 0

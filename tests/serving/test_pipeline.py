@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import PrivateAttr
 from torch import Tensor
 
 from defenses.gaussian_noise import GaussianNoise
@@ -24,7 +25,7 @@ from detectors.foreign import Foreign
 from detectors.rate import Rate
 from mantlet.data import Images
 from mantlet.errors import PluginError, VictimError
-from mantlet.plugin import Setup
+from mantlet.plugin import Defense, Setup
 from mantlet.types import Kind, Prediction, Query, Signal, Victim
 from serving.pipeline import Memory, Outcome, Pipeline, end_of_refusal
 from serving.policy import Level
@@ -202,6 +203,32 @@ def test_detectors_see_clean_predictions_and_defenses_see_signals_only() -> None
     assert torch.equal(prediction.values.amax(dim=1), torch.ones(6)), "label_only came before"
     assert {type(signal) for signal in signals.values()} == {Signal}
     assert {f.name for f in dataclasses.fields(Signal)} == {"suspicion", "alarm", "reason"}
+
+
+class Watching(Defense):
+    """Changes nothing, and remembers what it was shown."""
+
+    type: Literal["watching"] = "watching"
+    keeps_top1 = True
+    _shown: list[Prediction] = PrivateAttr(default_factory=list)
+
+    def apply(self, prediction: Prediction, query: Query, signals: Any) -> Prediction:
+        self._shown.append(prediction)
+        return prediction
+
+
+def test_a_defense_sees_logits_and_features_of_its_own_rows_only() -> None:
+    watching = Watching()
+    levels = (Level(name="normal"), Level(name="late", suspicion=0.7, defenses=("watching",)))
+    pipeline = Pipeline(VICTIM, (Rate(rows=4, window_s=1000),), (watching,), levels=levels)
+    asked = query(rows(4), ["ann"] * 4)
+    pipeline.run(asked, {})
+    (shown,), clean = watching._shown, VICTIM.predict(asked.inputs)
+
+    assert clean.logits is not None
+    assert clean.features is not None
+    assert torch.equal(shown.logits, clean.logits[2:])
+    assert torch.equal(shown.features, clean.features[2:])
 
 
 def test_a_defense_gets_just_the_rows_whose_level_asks_for_it() -> None:
