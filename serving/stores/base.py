@@ -77,5 +77,5 @@ def unpack(data: bytes) -> Memory:
         }
     except (msgpack.UnpackException, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
-            f"the stored memory of a client is damaged ({error}); restore the store from a copy"
+            f"the stored memory of a client is damaged ({error!r}); restore the store from a copy"
         ) from error
