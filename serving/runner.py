@@ -98,7 +98,7 @@ def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]
     torch.set_num_threads(settings.threads)
     threadpool_limits(settings.threads)
     # the batch thread must get the interpreter back soon after a forward pass
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     listen, admin = settings.listen, settings.admin
     data = _bind("listen", listen.host, listen.port, shared=listen.workers > 1)
     own = _bind("admin", admin.host, admin.port + (number if admin.port else 0), shared=False)
