@@ -90,11 +90,6 @@ class Foreign(Detector):
     def initial(self) -> State:
         return self._evidence.initial()
 
-    def fits(self, state: State) -> bool:
-        """A memory of other measures, before the settings changed, says nothing about these."""
-        shape = (len(self._measures), self._evidence.bets)
-        return super().fits(state) and state["log_wealth"].shape == shape
-
     def update(
         self, state: State, rows: np.ndarray, at: float
     ) -> tuple[State, np.ndarray, np.ndarray]:
