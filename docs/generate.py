@@ -180,7 +180,7 @@ def any_service() -> Service:
     victim = {"type": "upstream", "url": "http://127.0.0.1", "model": "m"}
     settings = Settings.model_validate({"models": {"m": {"victim": victim}}})
     store = MemoryStore(lambda: 0.0, 1.0)
-    return Service(settings, store, None, lambda: 0.0)  # type: ignore[arg-type]  # nobody asks
+    return Service(settings, store, None, None, lambda: 0.0)  # type: ignore[arg-type]  # nobody asks
 
 
 def commands() -> str:

@@ -13,6 +13,7 @@ from mantlet.errors import ConfigError
 from mantlet.plugin import Calibration, Setup
 from serving import calibration
 from serving.admission import Admission
+from serving.events.log import EventLog
 from serving.gateway import Gateway
 from serving.keys import KeyFile
 from serving.pipeline import Pipeline
@@ -80,7 +81,15 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
         counters=store.counters,
         secret=secret,
     )
-    return Service(settings, store, admission, clock)
+    events = open_events(settings, clock)
+    events.begin()
+    return Service(settings, store, admission, events, clock)
+
+
+def open_events(settings: Settings, clock: Callable[[], float]) -> EventLog:
+    """The log of events; it is not touched before it is used."""
+    secret = secret_of(settings)
+    return EventLog.open(settings.events, folder=settings.data_dir, secret=secret, clock=clock)
 
 
 def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from mantlet.errors import RequestError
 from serving.admission import Admission, Client
+from serving.events.log import EventLog
 from serving.exchange import Receive, Scope, read_body
 from serving.gateway import Gateway
 from serving.metrics import Metrics
@@ -23,6 +24,7 @@ class Service:
     settings: Settings
     store: Store
     admission: Admission
+    events: EventLog
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     gateways: dict[str, Gateway] = field(default_factory=dict)
@@ -85,7 +87,8 @@ class Service:
         )
 
     def close(self) -> None:
-        """Finish batches, let victims go, write the store."""
+        """Finish batches, let victims go, write the store and what is left of the events."""
         for gateway in self.gateways.values():
             gateway.close()
         self.store.close()
+        self.events.close()

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import limits
 import yaml
 from pydantic import (
     BaseModel,
@@ -25,8 +24,8 @@ from mantlet import registry
 from mantlet.errors import ConfigError
 from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
-from serving.pipeline import POLICY
-from serving.policy import Level
+from serving.folding import TAKEN
+from serving.policy import Level, RateText, check_levels
 from serving.victims.base import VictimPlugin
 
 
@@ -49,16 +48,6 @@ def _plugin(value: object, known: dict[str, type[Any]], what: str) -> Any:
     return registry.parse([known[name]], settings)
 
 
-def _rate(value: object) -> str:
-    try:
-        limits.parse_many(str(value))
-    except ValueError as error:
-        raise ValueError(
-            f"'{value}' is no rate; write an amount per time, such as '100/second' or '50000/day'"
-        ) from error
-    return str(value)
-
-
 def _path(value: object, info: ValidationInfo) -> object:
     """Paths in the file are relative to the file."""
     folder = (info.context or {}).get("folder")
@@ -67,7 +56,6 @@ def _path(value: object, info: ValidationInfo) -> object:
     return Path(folder) / Path(value).expanduser()
 
 
-RateText = Annotated[str, BeforeValidator(_rate)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 AnyDefense = Annotated[
     Defense, BeforeValidator(lambda v: _plugin(v, dict(defenses.known()), "defense"))
@@ -135,6 +123,8 @@ class Identity(Section):
     """The file of the keys, relative to ``data_dir``."""
     deny: tuple[str, ...] = ()
     """Client names, ``address:IP`` for addresses, or ids from the log, that are refused with 403."""
+    allow: tuple[str, ...] = ()
+    """Clients, named likewise, that are watched and always treated at the first level of the policy."""
 
 
 class Tier(Section):
@@ -175,8 +165,12 @@ class Model(Section):
     """What watches the clients."""
     defenses: tuple[AnyDefense, ...] = ()
     """What may change answers, in the order in which they run."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
+    """Of how many honest clients at most one is ever accused: 1e-6 is one in a million."""
     policy: tuple[Level, ...] = ()
-    """Levels in rising order of suspicion. Without any, all defenses run for everybody."""
+    """Levels in rising order. Without any, all defenses run for everybody."""
+    shadow: bool = False
+    """Decide and log what the policy would do, and treat everybody at its first level."""
     answer: Literal["probabilities", "labels"] = "probabilities"
     """``labels`` answers one integer a row in place of probabilities, to everybody."""
     queue: Queue = Queue()
@@ -188,32 +182,14 @@ class Model(Section):
     def _fits_together(self) -> "Model":
         for what, plugins in (("defense", self.defenses), ("detector", self.detectors)):
             _refuse_repeats(what, [p.name for p in plugins])
-        if any(detector.name == POLICY for detector in self.detectors):
-            raise ValueError(f"detector '{POLICY}': this name is taken; give it another 'name'")
-        _refuse_repeats("policy level", [level.name for level in self.policy])
-        names = [d.name for d in self.defenses]
-        for level in self.policy:
-            for name in level.defenses:
-                if name not in names:
-                    raise ValueError(
-                        f"policy level '{level.name}' asks for defense '{name}', which is not in"
-                        f" 'defenses'; {registry.did_you_mean(name, names) if names else 'add it there'}"
-                    )
-        starts = [level.suspicion for level in self.policy if not level.alarm]
-        if starts != sorted(set(starts)):
-            raise ValueError(
-                f"policy levels start at suspicion {starts}; give each its own, in rising order"
-            )
-        if any(level.alarm for level in self.policy[:-1]):
-            raise ValueError(
-                "only the last policy level may ask for an alarm: an alarmed client is at suspicion 1,"
-                " so a level after it would always hold in its place"
-            )
-        if self.policy and (self.policy[0].alarm or self.policy[0].suspicion > 0):
-            raise ValueError(
-                f"the first policy level '{self.policy[0].name}' must hold for everybody:"
-                " suspicion 0 and no alarm"
-            )
+        for detector in self.detectors:
+            if detector.name in TAKEN:
+                raise ValueError(
+                    f"detector '{detector.name}': this name is taken; give it another 'name'"
+                )
+        check_levels(
+            self.policy, [d.name for d in self.defenses], [d.name for d in self.detectors]
+        )
         return self
 
 
@@ -238,6 +214,8 @@ class Settings(Section):
     """Keys the noise and the hashes of clients; 16 characters or more. Made at the first start."""
     store: str = "sqlite:///state.db"
     """What is remembered: ``memory://``, or ``sqlite:///FILE`` relative to ``data_dir``."""
+    events: str = "jsonl:///events.jsonl"
+    """Where events are kept: ``jsonl:///FILE`` or ``sqlite:///FILE``, relative to ``data_dir``."""
     remember_s: PositiveFloat = 180 * 86_400.0
     """Clients not seen for that long are forgotten, with their alarms."""
     tiers: dict[str, Tier] = {"default": Tier()}

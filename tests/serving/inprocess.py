@@ -11,6 +11,7 @@ from mantlet.plugin import Defense, Detector
 from serving.admin import create_admin
 from serving.admission import Admission
 from serving.app import create_app
+from serving.events.log import EventLog
 from serving.gateway import Gateway
 from serving.keys import KeyFile
 from serving.pipeline import Pipeline
@@ -46,7 +47,8 @@ def service(folder: Path, **changes: Any) -> Service:
         counters=store.counters,
         secret=SECRET,
     )
-    return Service(settings, store, admission, clock)
+    events = EventLog.open(settings.events, folder=folder, secret=SECRET, clock=clock)
+    return Service(settings, store, admission, events, clock)
 
 
 def load(

@@ -1,0 +1,156 @@
+"""The event log as a file of JSON lines, which several processes of a machine may share."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mantlet.errors import ConfigError, StoreError
+from serving.events import audit
+from serving.events.chain import Chain, Record, Tip
+from serving.events.kinds import Event
+
+NUMBER = re.compile(rb'\{"number":(\d+),')
+CHUNK = 64 * 1024
+
+
+class JsonlFile:
+    """One record a line, and beside it a small file, the head, that tells how long it must be.
+
+    Who appends holds a lock on the folder and looks at the end of the file anew, so it does not matter
+    who wrote last, or died while it did. A write reaches the system in one step, without waiting for
+    the disk: it survives the process, and a power failure may take the last ones.
+    """
+
+    def __init__(self, path: Path, chain: Chain) -> None:
+        self._path = path
+        self._head_path = path.with_name(path.name + ".head")
+        self._torn_path = path.with_name(path.name + ".torn")
+        self._chain = chain
+
+    def append(self, entries: Sequence[tuple[float, Event]], at: float) -> list[Record]:
+        """Write events with their times, after one that tells of a repair made at ``at``."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._alone(), self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
+                return self._append(file, list(entries), at)
+        except OSError as error:
+            raise StoreError(f"events '{self._path}' cannot be written: {error}") from error
+
+    def _append(self, file: int, entries: list[tuple[float, Event]], at: float) -> list[Record]:
+        end, last = _tail(file)
+        head = self._head()
+        torn = self._set_aside(file, end)
+        tip, repaired = audit.resume(self._chain, last, head, torn=torn, where=str(self._path))
+        if head is None and repaired is None:
+            self._write_head(tip)  # before any record, so that a log never lacks it
+        if repaired:
+            entries.insert(0, (at, repaired))
+        records = self._chain.records(tip, entries)
+        if records:
+            self._write(file, end, records)
+        return records
+
+    def lines(self, after: int) -> Iterator[bytes]:
+        """The lines of the records whose number is greater than ``after``."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            low, high = 0, os.fstat(file.fileno()).st_size
+            while high - low > CHUNK:
+                file.seek((low + high) // 2)
+                file.readline()
+                start, found = file.tell(), NUMBER.match(file.readline())
+                if start < high and found and int(found[1]) <= after:
+                    low = start
+                else:
+                    high = (low + high) // 2
+            file.seek(low)
+            for line in file:
+                found = NUMBER.match(line)
+                if line.endswith(b"\n") and not (found and int(found[1]) <= after):
+                    yield line[:-1]
+
+    def verify(self) -> audit.Report:
+        """Check every record up to the end that the file has now."""
+        where = str(self._path)
+        if not self._path.exists() and not self._head_path.exists():
+            raise ConfigError(f"events '{where}': there are none; mantlet serve begins the log")
+        try:
+            with self._alone(), self._open(os.O_RDONLY) as file:
+                end, _ = _tail(file)
+                unfinished = os.fstat(file).st_size - end
+                head = self._head()
+            with self._path.open("rb") as content:
+                lines = (line[:-1] for line in content if content.tell() <= end)
+                return audit.check(self._chain, lines, head, unfinished=unfinished, where=where)
+        except OSError as error:
+            raise ConfigError(f"events '{where}' cannot be read: {error}") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else appends; whoever dies lets go."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _open(self, how: int) -> Iterator[int]:
+        file = os.open(self._path, how, 0o600)
+        try:
+            yield file
+        finally:
+            os.close(file)
+
+    def _head(self) -> bytes | None:
+        try:
+            return self._head_path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write_head(self, tip: Tip) -> None:
+        new = self._head_path.with_name(self._head_path.name + ".new")
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(file, "wb") as content:
+            content.write(self._chain.head(tip))
+        os.replace(new, self._head_path)
+
+    def _set_aside(self, file: int, end: int) -> int:
+        """Move a line without an end to a file of its own; how many bytes it had."""
+        size = os.fstat(file).st_size
+        if size > end:
+            torn = os.open(self._torn_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(torn, "wb") as aside:
+                aside.write(os.pread(file, size - end, end) + b"\n")
+            os.ftruncate(file, end)
+        return size - end
+
+    def _write(self, file: int, end: int, records: Sequence[Record]) -> None:
+        """The records and then the head; neither, when there is no room for both."""
+        content = b"".join(record.line + b"\n" for record in records)
+        try:
+            while content:
+                content = content[os.write(file, content) :]
+            self._write_head(records[-1].tip)
+        except OSError:
+            os.ftruncate(file, end)
+            raise
+
+
+def _tail(file: int) -> tuple[int, bytes | None]:
+    """Where the last whole line ends, and the line."""
+    size = os.fstat(file).st_size
+    step = CHUNK
+    while True:
+        start = max(0, size - step)
+        data = os.pread(file, size - start, start)
+        stop = data.rfind(b"\n")
+        begin = data.rfind(b"\n", 0, max(stop, 0))
+        if start == 0 or begin >= 0:
+            return (start + stop + 1, data[begin + 1 : stop]) if stop >= 0 else (0, None)
+        step *= 4
