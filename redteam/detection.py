@@ -1,0 +1,217 @@
+"""The detection bench: who is alarmed, after how many rows, and which honest client ever is.
+
+Run as: python -m redteam.detection --data FOLDER --work FOLDER --out docs/results/detection.json
+"""
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from rich.progress import Progress
+
+import detectors
+from mantlet import training, weights
+from mantlet.data import load_images
+from redteam.folding import trace
+from redteam.judging import Record, curve, judged, linked
+from redteam.pools import Pools
+from redteam.scenarios import FULL, SMALL, Scenario, Size
+from redteam.streams import Stream
+from serving import build, settings
+from serving.calibrating import calibrate_model
+from serving.folding import Memory
+from serving.pipeline import Pipeline
+from serving.policy import Level
+from serving.victims.torch import TorchVictim
+
+ROOT = Path(__file__).parents[1]
+DEFAULT = ROOT / "configs/gateway/default.yaml"
+FASHION = ROOT / "configs/recipes/fashion-lenet.yaml"
+VICTIMS = ("mnist", "fashion")
+SEEDS = (0, 1, 2)
+ALPHA = 1e-4
+"""Where honest clients are counted; thieves are counted at the alpha of the config."""
+LEVELS = (Level(name="normal"), Level(name="alarmed", alarm=True))
+Found = Mapping[str, list[Record]]
+"""``records``, and ``curves`` for the pictures."""
+Linker = Callable[[Mapping[str, Memory]], Iterable[Collection[str]]]
+"""Finds campaigns: from the memories of clients to groups of those that are one thief."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where the bench reads and keeps its things, and how much it runs."""
+
+    pools: Pools
+    work: Path
+    size: Size = FULL
+    seeds: Sequence[int] = SEEDS
+    victims: Sequence[str] = VICTIMS
+    development: bool = False
+    linker: Linker | None = None
+
+
+def main() -> None:
+    """Run what is not yet in the work folder, and write the records of everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    data = os.environ.get("MANTLET_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=data is None)
+    parser.add_argument("--work", type=Path, default=Path(".mantlet/bench"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
+    parser.add_argument("--development", action="store_true", help="keep off all test data")
+    parser.add_argument("--smoke", action="store_true", help="few clients, short streams")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    bench = Bench(
+        Pools(given.data),
+        given.work,
+        SMALL if given.smoke else FULL,
+        given.seeds,
+        given.victims,
+        given.development,
+    )
+    found = run(bench)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_bytes(lines(found["records"]))
+    given.out.with_suffix(".curves.json").write_bytes(lines(found["curves"]))
+
+
+def run(bench: Bench) -> Found:
+    """Every victim, seed and stream."""
+    found: dict[str, list[Record]] = {"records": [], "curves": []}
+    with Progress(transient=True) as bar:
+        for victim in bench.victims:
+            pipeline = chain(bench, victim)
+            for seed in bench.seeds:
+                task = bar.add_task(f"{victim}, seed {seed}", total=None)
+                scenario = Scenario(
+                    victim,
+                    pipeline.victim,
+                    bench.pools,
+                    bench.work,
+                    seed,
+                    bench.size,
+                    bench.development,
+                )
+                for part in _measured(bench, pipeline, scenario, partial(bar.advance, task)):
+                    found["records"] += part["records"]
+                    found["curves"] += part["curves"]
+            pipeline.victim.close()
+    return found
+
+
+def lines(records: Iterable[Record]) -> bytes:
+    """A JSON list with a record a line."""
+    return b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n"
+
+
+def chain(bench: Bench, victim: str, chosen: Sequence[Mapping[str, Any]] = ()) -> Pipeline:
+    """The shipped default's detectors before a victim, or others by their settings, calibrated."""
+    shipped = settings.load(DEFAULT)
+    model = shipped.models["mnist"].model_copy(update={"defenses": (), "policy": LEVELS})
+    if victim != "mnist":
+        model = model.model_copy(update={"victim": _trained(bench, victim), "calibration": None})
+    if chosen:
+        known = detectors.known()
+        others = tuple(known[one["type"]].model_validate(one) for one in chosen)
+        model = model.model_copy(update={"detectors": others, "calibration": None})
+    stem = "-".join([victim, *(d.name for d in model.detectors)])
+    path = model.calibration or bench.work / f"{stem}.calibration.safetensors"
+    model = model.model_copy(update={"calibration": path})
+    own = shipped.model_copy(update={"models": {victim: model}, "data_dir": bench.work})
+    if not path.is_file() and any(d.needs_calibration for d in model.detectors):
+        held_out = load_images(bench.pools.path(victim), "train", slice(55_000, 60_000))
+        calibrate_model(own, victim, held_out.x)
+    return build.load_pipeline(victim, model, own)
+
+
+def _trained(bench: Bench, victim: str) -> TorchVictim:
+    """The victim that does not ship with the project, trained once (ten minutes)."""
+    path = bench.work / f"{victim}-lenet.safetensors"
+    if not path.is_file():
+        recipe = training.Recipe.load(FASHION)
+        data = load_images(bench.pools.path(victim), "train")
+        network = training.fit(recipe, data, device=torch.device("cpu"))
+        weights.save(network, path, {"recipe": recipe.model_dump_json(exclude={"output"})})
+    return TorchVictim(weights=path, architecture="lenet")
+
+
+def _measured(
+    bench: Bench, pipeline: Pipeline, scenario: Scenario, advance: Callable[[], None]
+) -> Iterable[Found]:
+    """What every stream of a scenario gave, from the work folder where it is there."""
+    kinds = {
+        "honest": (scenario.honest, partial(_honest, pipeline)),
+        "hostile": (scenario.hostile, partial(_hostile, pipeline)),
+        "campaign": (scenario.campaigns, partial(_campaign, bench.linker, pipeline, scenario)),
+    }
+    folder = bench.work / "records" / _stamp(pipeline, bench.size)
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, (streams, measure) in kinds.items():
+        for name, make in streams.items():
+            about = {"victim": scenario.name, "seed": scenario.seed, "attack": name}
+            path = folder / f"{scenario.name}-{scenario.seed}-{kind}-{name}.json"
+            if not path.is_file():
+                found = measure(about, make())
+                path.write_bytes(orjson.dumps(found))
+            yield orjson.loads(path.read_bytes())
+            advance()
+
+
+def _stamp(pipeline: Pipeline, size: Size) -> str:
+    """Names all that the records of a run follow from, but for the data."""
+    told = hashlib.sha256(
+        repr((size, pipeline.victim.fingerprint, pipeline.fold.evidence.alpha)).encode()
+    )
+    for detector in pipeline.detectors:
+        told.update(detector.model_dump_json().encode())
+    for code in ("detectors/*.py", "redteam/**/*.py", "serving/folding.py"):
+        for path in sorted(ROOT.glob(code)):
+            told.update(path.read_bytes())
+    return told.hexdigest()[:12]
+
+
+def _honest(pipeline: Pipeline, about: Record, stream: Stream) -> Found:
+    said = trace(pipeline, stream, alpha=ALPHA)
+    about = about | {"attack": "none", "condition": about["attack"], "alpha": ALPHA}
+    return {
+        "records": [judged(about, name, said, stream.start) for name in said.alarms],
+        "curves": [curve(about, said)],
+    }
+
+
+def _hostile(pipeline: Pipeline, about: Record, stream: Stream) -> Found:
+    said = trace(pipeline, stream)
+    about = about | {"alpha": pipeline.fold.evidence.alpha}
+    return {
+        "records": [judged(about, name, said, stream.start) for name in said.alarms],
+        "curves": [curve(about, said)],
+    }
+
+
+def _campaign(
+    linker: Linker | None, pipeline: Pipeline, scenario: Scenario, about: Record, stream: Stream
+) -> Found:
+    """The accounts of one thief, each by itself, and found as one among honest clients."""
+    said = trace(pipeline, stream)
+    about = about | {"attack": f"{about['attack']}, {len(stream.order)} accounts"}
+    records = [judged(about, name, said, stream.start) for name in said.alarms]
+    if linker is not None:
+        honest = trace(pipeline, scenario.honest["natural"]()).memories
+        accounts = {f"account {number}": m for number, m in enumerate(said.memories.values())}
+        found = [set(group) for group in linker({**honest, **accounts})]
+        records.append(linked(about, found, set(accounts)))
+    return {"records": records, "curves": []}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Who sends what in the detection bench: every honest and every hostile stream of a victim and a seed.
+
+Honest rows come from the test split alone; the calibration and the victim never saw them. A
+development run keeps off all of that: its honest rows are those held out for the calibration, and of
+foreign families it knows only the training rows of those in `SEEN` and `TUNED`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mantlet.types import Victim
+from redteam import streams
+from redteam.attacks.dfme import dfme
+from redteam.attacks.jbda import jbda
+from redteam.attacks.noise import noise
+from redteam.attacks.transfer import Transfer
+from redteam.oracle import InProcess, Oracle
+from redteam.pools import SHAPE, Pools
+from redteam.streams import Pictures, Stream
+from serving.pipeline import Pipeline
+
+SEEN = {"mnist": "fashion", "fashion": "mnist"}
+"""The foreign family that detectors of a victim may be fitted to."""
+TUNED = "cifar"
+"""The family that settings may be tuned on."""
+NEVER_SEEN = ("notmnist", "omniglot")
+"""Families that no fit and no tuning ever saw."""
+HELD_OUT = slice(55_000, 60_000)
+"""Rows of the training split that victims are not trained on."""
+ACCOUNTS = 64
+SPLIT_ROWS = 6_400
+HONEST_BEFORE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is sent: honest clients a condition, their rows, thieves, their rows, runs of an attack."""
+
+    clients: int = 67
+    rows: int = 2_000
+    thieves: int = 20
+    stolen: int = 2_000
+    runs: int = 3
+    honest_before: int = HONEST_BEFORE
+    seeds_of_jbda: int = 150
+    rounds_of_jbda: int = 6
+
+
+FULL = Size()
+SMALL = Size(
+    clients=8, rows=300, thieves=3, stolen=300, runs=1, honest_before=600, rounds_of_jbda=3
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """All streams of one victim and one seed, made when they are asked for.
+
+    Attacks that decide themselves what to send are run against ``victim`` and kept in ``folder``.
+    """
+
+    name: str
+    victim: Victim
+    pools: Pools
+    folder: Path
+    seed: int
+    size: Size = FULL
+    development: bool = False
+
+    @cached_property
+    def honest(self) -> Mapping[str, Callable[[], Stream]]:
+        """Honest streams by condition."""
+        how = {"clients": self.size.clients, "rows": self.size.rows}
+        make = self._rng
+        return {
+            "natural": lambda: streams.benign(self._own, **how, rng=make("natural")),
+            "one class": lambda: streams.one_class(
+                self._own, self._labels, **how, rng=make("one class")
+            ),
+            "near duplicates": lambda: streams.near_duplicates(
+                self._own, **how, rng=make("near duplicates")
+            ),
+            "slow drift": lambda: streams.slow_drift(self._own, **how, rng=make("slow drift")),
+            "other device": lambda: streams.other_device(
+                self._own, **how, rng=make("other device")
+            ),
+        }
+
+    @cached_property
+    def hostile(self) -> Mapping[str, Callable[[], Stream]]:
+        """Attack streams by name."""
+        found: dict[str, Callable[[], Stream]] = {}
+        for family in self.families:
+            found[f"knockoff {family}"] = partial(self._knockoff, family)
+        found["in-distribution thief"] = self._in_distribution
+        found["jbda"] = partial(self._jbda, "jbda", targeted=False)
+        found["jbda-tr"] = partial(self._jbda, "jbda-tr", targeted=True)
+        found["dfme"] = self._dfme
+        found["noise"] = self._noise
+        for family in self.unseen:
+            for share in (0.5, 0.2, 0.1):
+                found[f"knockoff {family}, {share:.0%} of rows"] = partial(
+                    self._mixed, family, share
+                )
+            found[f"knockoff {family}, after honest rows"] = partial(
+                self._after, found[f"knockoff {family}"]
+            )
+        found["jbda, after honest rows"] = partial(self._after, found["jbda"])
+        return found
+
+    @cached_property
+    def campaigns(self) -> Mapping[str, Callable[[], Stream]]:
+        """Attacks dealt to `ACCOUNTS` accounts each; one thief."""
+        family = self.unseen[0]
+        return {
+            f"knockoff {family}": lambda: self._dealt(self._knockoff(family, thieves=1)),
+            "jbda": lambda: self._dealt(self.hostile["jbda"]()),
+            "in-distribution thief": lambda: self._dealt(self._in_distribution()),
+        }
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Families that the detectors were never shown."""
+        return (TUNED,) if self.development else NEVER_SEEN
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """All foreign families of this run."""
+        return (
+            (SEEN[self.name], TUNED) if self.development else (SEEN[self.name], TUNED, *NEVER_SEEN)
+        )
+
+    def _rng(self, what: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *what.encode()])
+
+    def _generator(self, what: str) -> torch.Generator:
+        return torch.Generator().manual_seed(int(self._rng(what).integers(2**31)))
+
+    @cached_property
+    def _own(self) -> Pictures:
+        """Rows that honest clients send."""
+        if self.development:
+            return self.pools.pictures(self.name, "train")[HELD_OUT]
+        return self.pools.pictures(self.name, "test")
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        if self.development:
+            return self.pools.labels(self.name, "train")[HELD_OUT]
+        return self.pools.labels(self.name, "test")
+
+    def _foreign(self, family: str) -> Pictures:
+        """What a thief has of a family: of the never seen all there is, of others what fits do not use."""
+        if family in NEVER_SEEN:
+            both = [self.pools.pictures(family, split) for split in ("train", "test")]
+            return np.concatenate(both)
+        return self.pools.pictures(family, "train" if self.development else "test")[:10_000]
+
+    def _knockoff(self, family: str, *, thieves: int | None = None) -> Stream:
+        pool = self._foreign(family)
+        rows = min(len(pool), SPLIT_ROWS if thieves else self.size.stolen)
+        rng = self._rng(f"knockoff {family}")
+        return streams.benign(pool, clients=thieves or self.size.thieves, rows=rows, rng=rng)
+
+    def _in_distribution(self) -> Stream:
+        rows = min(len(self._own), max(self.size.stolen, SPLIT_ROWS))
+        rng = self._rng("in-distribution thief")
+        return streams.benign(self._own, clients=self.size.thieves, rows=rows, rng=rng)
+
+    def _mixed(self, family: str, share: float) -> Stream:
+        rows = self.size.stolen
+        honest = streams.benign(
+            self._own, clients=self.size.thieves, rows=rows, rng=self._rng("mixed")
+        )
+        rng = self._rng(f"mixed {family} {share}")
+        return streams.mixed(self._knockoff(family), honest, share, rng=rng)
+
+    def _after(self, make: Callable[[], Stream]) -> Stream:
+        attack = make()
+        before = min(self.size.honest_before, len(self._own))
+        thieves = len(attack.order)
+        honest = streams.benign(
+            self._own, clients=thieves, rows=before, rng=self._rng("before the attack")
+        )
+        return streams.after(honest, replace(attack, order=attack.order[:, :1_000]))
+
+    def _dealt(self, attack: Stream) -> Stream:
+        rows = min(SPLIT_ROWS, attack.order.shape[1])
+        one = replace(attack, order=attack.order[:1, :rows])
+        return streams.split(one, min(ACCOUNTS, rows // 10))
+
+    def _jbda(self, name: str, *, targeted: bool) -> Stream:
+        def attack(oracle: Oracle, generator: torch.Generator) -> Transfer:
+            chosen = torch.randperm(len(self._own), generator=generator).numpy()
+            seeds = streams.as_inputs(self._own[chosen[: self.size.seeds_of_jbda]])
+            rounds = self.size.rounds_of_jbda
+            return jbda(oracle, seeds, generator=generator, rounds=rounds, targeted=targeted)
+
+        return self._kept(name, attack)
+
+    def _dfme(self) -> Stream:
+        budget = self.size.stolen
+
+        def attack(oracle: Oracle, generator: torch.Generator) -> Transfer:
+            return dfme(oracle, budget=budget, generator=generator)
+
+        return self._kept("dfme", attack)
+
+    def _noise(self) -> Stream:
+        def attack(oracle: Oracle, generator: torch.Generator) -> Transfer:
+            return noise(oracle, SHAPE, budget=self.size.stolen, generator=generator)
+
+        return self._kept("noise", attack)
+
+    def _kept(self, name: str, attack: Callable[[Oracle, torch.Generator], Transfer]) -> Stream:
+        """Every row that the attack sends in some runs; from the folder where they were sent before."""
+        about = f"{self.name}-{self.victim.fingerprint[:8]}-{self.seed}-{self.size.runs}"
+        path = self.folder / "attacks" / f"{about}-{self.size.rounds_of_jbda}-{name}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as file:
+                return Stream(file["pool"], file["order"])
+
+        def one(number: int) -> Tensor:
+            oracle = InProcess(Pipeline(self.victim), recording=True)
+            attack(oracle, self._generator(f"{name} {number}"))
+            return torch.cat(oracle.sent)
+
+        stream = streams.runs(one, self.size.runs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, pool=stream.pool, order=stream.order)
+        return stream
+
+
+def every(scenario: Scenario) -> Iterator[tuple[str, str, Stream]]:
+    """All streams, as kind (``honest``, ``hostile``, ``campaign``), name and stream."""
+    kinds = {
+        "honest": scenario.honest,
+        "hostile": scenario.hostile,
+        "campaign": scenario.campaigns,
+    }
+    for kind, made in kinds.items():
+        for name, make in made.items():
+            yield kind, name, make()

@@ -1,0 +1,91 @@
+"""The detection bench in small: its records say what they must, and it goes on where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from redteam import detection
+from redteam.detection import Bench
+from redteam.judging import Record
+from redteam.pools import Pools
+from redteam.scenarios import SMALL
+
+SIZE = replace(SMALL, stolen=200, seeds_of_jbda=20)
+
+
+def everybody(memories: object) -> list[set[str]]:
+    """Finds one campaign of all accounts, and nothing wrong with the clients."""
+    assert isinstance(memories, dict)
+    return [{name for name in memories if name.startswith("account")}]
+
+
+@pytest.fixture(scope="module")
+def bench(pools: Pools, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    work = tmp_path_factory.mktemp("work")
+    return Bench(pools, work, SIZE, seeds=(0,), victims=("mnist",), linker=everybody)
+
+
+@pytest.fixture(scope="module")
+def records(bench: Bench) -> list[Record]:
+    return detection.run(bench)["records"]
+
+
+def of(records: list[Record], **wanted: object) -> list[Record]:
+    found = [r for r in records if wanted.items() <= r.items()]
+
+    assert found, wanted
+    return found
+
+
+def test_a_thief_with_foreign_pictures_is_alarmed_soon(records: list[Record]) -> None:
+    (record,) = of(records, attack="knockoff notmnist", detector="all")
+
+    assert record["detected"] == record["streams"] == SIZE.thieves
+    assert record["rows_to_alarm_p90"] <= 60
+
+
+def test_honest_clients_are_not(records: list[Record]) -> None:
+    (record,) = of(records, attack="none", detector="all", condition="natural")
+
+    assert (record["detected"], record["streams"]) == (0, SIZE.clients)
+    assert 0.2 < record["ever_alarm_upper"] < 0.4
+
+
+def test_the_thief_with_pictures_of_the_victims_own_kind_is_not(records: list[Record]) -> None:
+    (record,) = of(records, attack="in-distribution thief", detector="all")
+
+    assert record["detected"] == 0
+
+
+def test_every_stream_has_a_record_of_every_detector(records: list[Record]) -> None:
+    names = {r["detector"] for r in records if r["attack"] == "noise"}
+
+    assert {"all", "foreign", "rate"} <= names
+    for attack in {r["attack"] for r in records}:
+        assert names <= {r["detector"] for r in of(records, attack=attack)}
+
+
+def test_a_campaign_is_what_the_linker_says(records: list[Record]) -> None:
+    (record,) = of(records, attack="knockoff notmnist, 64 accounts", detector="campaign")
+
+    assert (record["precision"], record["recall"]) == (1.0, 1.0)
+
+
+def test_what_was_measured_is_not_measured_again(bench: Bench, records: list[Record]) -> None:
+    kept = sorted((bench.work / "records").rglob("*.json"))
+    before = [path.stat().st_mtime_ns for path in kept]
+    again = detection.run(bench)["records"]
+
+    assert again == records
+    assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_results_are_a_json_list_with_a_record_a_line(
+    records: list[Record], tmp_path: Path
+) -> None:
+    text = detection.lines(records)
+
+    assert orjson.loads(text) == records
+    assert len(text.splitlines()) == len(records) + 2
