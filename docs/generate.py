@@ -10,9 +10,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 import yaml
@@ -28,6 +29,8 @@ from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
 from serving.app import routes
 from serving.cli import app
+from serving.events.kinds import Closed, Event, Opinion
+from serving.events.webhook import Webhook
 from serving.metrics import Metrics
 from serving.openapi import document
 from serving.policy import Level
@@ -44,6 +47,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "listen": Listen,
     "admin": Admin,
     "identity": Identity,
+    "webhook": Webhook,
     "tiers.NAME": Tier,
     "models.NAME": Model,
     "models.NAME.queue": Queue,
@@ -155,6 +159,22 @@ def events() -> str:
         for name, (level, fields) in sorted(found.items())
     ]
     return table(("event", "level", "fields"), rows)
+
+
+def event_kinds() -> str:
+    """Every kind of event of the event log, and then every field."""
+    kinds, fields = [], {}
+    for model in get_args(Event):
+        names = [name for name in model.model_fields if name != "kind"]
+        kind = model.model_fields["kind"].default
+        kinds.append((f"`{kind}`", first_line(model), _names(names)))
+        for part in (m for m in reversed(model.__mro__) if issubclass(m, Closed)):
+            for name, meaning in meanings(part).items():
+                fields[name, meaning] = (f"`{name}`", code(meaning.replace("\n    ", " ")))
+    fields |= {(n, m): (f"`detectors.NAME.{n}`", m) for n, m in meanings(Opinion).items()}
+    return "\n\n".join(
+        [table(("kind", "when", "fields"), kinds), table(("field", "meaning"), fields.values())]
+    )
 
 
 def _names(names: Iterable[str]) -> str:
@@ -310,7 +330,7 @@ def _yaml(value: object) -> str:
         return "[" + ", ".join(map(_yaml, value)) + "]"
     if value == "":
         return '""'
-    return yaml.safe_dump(str(value) if isinstance(value, Path) else value).split("\n")[0]
+    return yaml.safe_dump(str(value) if isinstance(value, (Path, StrEnum)) else value).split("\n")[0]
 
 
 def number(value: float) -> str:
@@ -422,6 +442,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "detectors": detector_pages,
     "metrics": metrics,
     "events": events,
+    "event_kinds": event_kinds,
     "paths": paths,
     "commands": commands,
 }

@@ -14,8 +14,10 @@ from mantlet.plugin import Calibration, Setup
 from serving import calibration
 from serving.admission import Admission
 from serving.events.log import EventLog
+from serving.events.webhook import Sender
 from serving.gateway import Gateway
 from serving.keys import KeyFile
+from serving.metrics import Metrics
 from serving.pipeline import Pipeline
 from serving.service import Service
 from serving.settings import Model, Settings
@@ -71,6 +73,8 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
     keys = KeyFile(keys_path(settings))
     keys.all()
     store = open_store(
+    metrics = Metrics()
+    events = _events(settings, clock, metrics)
         settings.store, folder=settings.data_dir, remember_s=settings.remember_s, clock=clock
     )
     admission = Admission(
@@ -81,9 +85,7 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
         counters=store.counters,
         secret=secret,
     )
-    events = open_events(settings, clock)
-    events.begin()
-    return Service(settings, store, admission, events, clock)
+    return Service(settings, store, admission, events, clock, metrics)
 
 
 def open_events(settings: Settings, clock: Callable[[], float]) -> EventLog:
@@ -95,6 +97,22 @@ def open_events(settings: Settings, clock: Callable[[], float]) -> EventLog:
 def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     """Load a model's victim and plug-ins; this is what takes time."""
     try:
+def _events(settings: Settings, clock: Callable[[], float], metrics: Metrics) -> EventLog:
+    sender = None
+    if settings.webhook:
+        sender = Sender(settings.webhook, clock, metrics.webhook_failures.inc)
+    events = EventLog.open(
+        settings.events,
+        folder=settings.data_dir,
+        secret=secret_of(settings),
+        clock=clock,
+        metrics=metrics,
+        sender=sender,
+    )
+    events.begin()
+    return events
+
+
         device = torch.device(settings.device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

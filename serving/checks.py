@@ -10,6 +10,7 @@ import structlog
 from mantlet.errors import MantletError, VictimError
 from serving import build
 from serving.keys import KeyFile
+from serving.app import wall_clock
 from serving.settings import Settings
 from serving.stores import open_store
 
@@ -23,11 +24,11 @@ class Report:
 
 
 def check(settings: Settings) -> Report:
-    """Open what ``serve`` opens: secret, keys, store, ports, victims, calibrations, plug-ins."""
+    """Open what ``serve`` opens: secret, keys, events, store, ports, victims, calibrations, plug-ins."""
     report = Report()
-    _try(report, lambda: build.secret_of(settings))
     _try(report, lambda: _check_keys(settings, report))
-    _try(report, lambda: _open_store(settings))
+    _try(report, lambda: build.open_events(settings, wall_clock).begin())  # keyed with the secret
+    _try(report, lambda: _open_store(settings, report))
     for what, host, port in (
         ("listen", settings.listen.host, settings.listen.port),
         ("admin", settings.admin.host, settings.admin.port),

@@ -1,4 +1,4 @@
-"""The command line: serve, check, keys, calibrate, train, convert, plugins, doctor."""
+"""The command line: serve, check, keys, events, calibrate, train, convert, plugins, doctor."""
 
 import json
 import sys
@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mantlet import __version__
 from mantlet.errors import MantletError
+from serving.events.kinds import EventKind
 
 app = typer.Typer(
     help="A gateway that makes a served model expensive, visible and provable to steal.",
@@ -25,6 +27,10 @@ keys_app = typer.Typer(
     help="Create, list and revoke the API keys of clients.", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
+events_app = typer.Typer(
+    help="Read and check the log of alarms, refusals and changes.", no_args_is_help=True
+)
+app.add_typer(events_app, name="events")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -94,12 +100,18 @@ def keys_create(
 ) -> None:
     """Create a key and print it, this once."""
     from serving import build, settings
+    from serving.admission import client_id
     from serving.app import wall_clock
+    from serving.events.kinds import KeyCreated
     from serving.keys import KeyFile
 
     loaded = settings.load(config)
     settings.require_tier(loaded, tier)
+    events = build.open_events(loaded, wall_clock)
+    events.begin()  # what cannot be told is not done
     text, key = KeyFile(build.keys_path(loaded)).create(client, tier, wall_clock())
+    who = client_id(build.secret_of(loaded), client)
+    events.write(KeyCreated(client=who, name=client, tier=tier, key_id=key.id))
     if json_:
         typer.echo(json.dumps({"id": key.id, "client": client, "tier": tier, "key": text}))
         return
@@ -136,10 +148,59 @@ def keys_revoke(
 ) -> None:
     """Refuse a key from now on; a running gateway notices within a second."""
     from serving import build, settings
+    from serving.admission import client_id
+    from serving.app import wall_clock
+    from serving.events.kinds import KeyRevoked
     from serving.keys import KeyFile
 
-    key = KeyFile(build.keys_path(settings.load(config))).revoke(key_id)
+    loaded = settings.load(config)
+    key = KeyFile(build.keys_path(loaded)).revoke(key_id)
+    who = client_id(build.secret_of(loaded), key.client)
+    event = KeyRevoked(client=who, name=key.client, tier=key.tier, key_id=key.id)
+    build.open_events(loaded, wall_clock).write(event)
     out.print(f"Key {key.id} of {key.client} is revoked.")
+
+
+@events_app.command("verify")
+def events_verify(config: ConfigArgument, set_: SetOption = []) -> None:  # typer reads it
+    """Check that no event in the log of CONFIG's gateway was changed, moved, put in or taken out."""
+    from serving import build, settings
+    from serving.app import wall_clock
+
+    report = build.open_events(settings.load(config, set_), wall_clock).verify()
+    for problem in report.problems:
+        err.print(f"mantlet: {problem}", markup=False)
+    if report.problems:
+        raise typer.Exit(2)
+    out.print(f"{report.events} events, chain whole; the last hash is {report.tip.hash}")
+    if report.unfinished:
+        out.print("A line at the end was not finished; the next event sets it aside.")
+
+
+@events_app.command("list")
+def events_list(
+    config: ConfigArgument,
+    kind: Annotated[list[EventKind], typer.Option(help="Only this kind. Repeatable.")] = [],
+    client: Annotated[str, typer.Option(help="Only of this client, by id or name.")] = "",
+    json_: JsonOption = False,
+    set_: SetOption = [],
+) -> None:
+    """List events, oldest first; with --json as they stand in the log, one a line."""
+    from serving import build, settings
+    from serving.app import wall_clock
+
+    table = Table("number", "time", "kind", "fields")
+    for record in build.open_events(settings.load(config, set_), wall_clock).read(kinds=kind):
+        fields = json.loads(record.line)["fields"]
+        if client and client not in (fields.get("client"), fields.get("name")):
+            continue
+        if json_:
+            typer.echo(record.line)
+        else:
+            shown = ", ".join(f"{name} {value}" for name, value in fields.items())
+            table.add_row(str(record.number), record.time, record.event.kind, escape(shown))
+    if not json_:
+        out.print(table)
 
 
 @app.command()

@@ -55,8 +55,22 @@ class Metrics:
             "mantlet_alarms", "Clients alarmed, by detector", ("model", "detector"), registry=r
         )
         self.store_errors = Counter("mantlet_store_errors", "Failures of the store", registry=r)
+        self.store_away = Gauge(
+            "mantlet_store_away",
+            "1 while the store is away and answers are given without it (store_away: serve)",
+            registry=r,
+        )
         self.lost_races = Counter(
             "mantlet_lost_races", "Compare-and-set races lost and run again", registry=r
+        )
+        self.events = Counter(
+            "mantlet_events", "Events written to the log, by kind", ("kind",), registry=r
+        )
+        self.events_dropped = Counter(
+            "mantlet_events_dropped", "Events that could not be written", registry=r
+        )
+        self.webhook_failures = Counter(
+            "mantlet_webhook_failures", "Events that the webhook did not take", registry=r
         )
         self.ready = Gauge("mantlet_ready", "1 while the gateway is ready", registry=r)
 

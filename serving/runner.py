@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import hashlib
 import multiprocessing
 import os
 import shlex
@@ -18,10 +19,12 @@ import torch
 import uvicorn
 from threadpoolctl import threadpool_limits
 
+from mantlet import __version__
 from mantlet.errors import ConfigError, MantletError, VictimError
 from serving import build, logs
 from serving.admin import create_admin
 from serving.app import create_app, wall_clock
+from serving.events.kinds import ConfigLoaded
 from serving.protocol import bounded
 from serving.service import Service
 from serving.settings import Settings, load
@@ -103,11 +106,23 @@ def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]
     data = _bind("listen", listen.host, listen.port, shared=listen.workers > 1)
     own = _bind("admin", admin.host, admin.port + (number if admin.port else 0), shared=False)
     service = build.build_service(settings, wall_clock)
+    service.events.record(_config_loaded(settings, number))
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(service, data, own, announce))
     finally:
         service.close()
+
+
+def _config_loaded(settings: Settings, number: int) -> ConfigLoaded:
+    """What the log of events tells of a start; the digest sees secrets blanked."""
+    text = settings.model_dump_json(serialize_as_any=True)
+    return ConfigLoaded(
+        version=__version__,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        models=tuple(settings.models),
+        worker=number,
+    )
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

@@ -24,6 +24,7 @@ from mantlet import registry
 from mantlet.errors import ConfigError
 from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
+from serving.events.webhook import Webhook
 from serving.folding import TAKEN
 from serving.policy import Level, RateText, check_levels
 from serving.victims.base import VictimPlugin
@@ -218,6 +219,8 @@ class Settings(Section):
     """Where events are kept: ``jsonl:///FILE`` or ``sqlite:///FILE``, relative to ``data_dir``."""
     remember_s: PositiveFloat = 180 * 86_400.0
     """Clients not seen for that long are forgotten, with their alarms."""
+    webhook: Webhook | None = None
+    """Who else is told of events."""
     tiers: dict[str, Tier] = {"default": Tier()}
     """Limits of a client by the tier of its key; ``default`` must be there."""
     overall: Tier = Tier()

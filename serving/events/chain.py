@@ -40,9 +40,18 @@ class Record:
     line: bytes
 
     @property
+    def time(self) -> str:
+        """``at`` in the form of ISO 8601, UTC."""
+        return _utc(self.at)
+
+    @property
     def tip(self) -> Tip:
         """Where a log ends that ends here."""
         return Tip(self.number, self.hash)
+
+
+def _utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 class Broken(Exception):
@@ -70,7 +79,7 @@ class Chain:
         number = tip.count + 1
         content = {
             "number": number,
-            "time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
+            "time": _utc(at),
             "at": at,
             "kind": event.kind,
             "fields": event.model_dump(mode="json", exclude={"kind"}),

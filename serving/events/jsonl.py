@@ -34,7 +34,7 @@ class JsonlFile:
         """Write events with their times, after one that tells of a repair made at ``at``."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._alone(), self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
+            with alone(self._path.parent), self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
                 return self._append(file, list(entries), at)
         except OSError as error:
             raise StoreError(f"events '{self._path}' cannot be written: {error}") from error
@@ -79,25 +79,18 @@ class JsonlFile:
         if not self._path.exists() and not self._head_path.exists():
             raise ConfigError(f"events '{where}': there are none; mantlet serve begins the log")
         try:
-            with self._alone(), self._open(os.O_RDONLY) as file:
-                end, _ = _tail(file)
-                unfinished = os.fstat(file).st_size - end
+            with alone(self._path.parent):
                 head = self._head()
+                if not self._path.exists():
+                    return audit.check(self._chain, (), head, unfinished=0, where=where)
+                with self._open(os.O_RDONLY) as file:
+                    end, _ = _tail(file)
+                    unfinished = os.fstat(file).st_size - end
             with self._path.open("rb") as content:
                 lines = (line[:-1] for line in content if content.tell() <= end)
                 return audit.check(self._chain, lines, head, unfinished=unfinished, where=where)
         except OSError as error:
             raise ConfigError(f"events '{where}' cannot be read: {error}") from error
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else appends; whoever dies lets go."""
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
 
     @contextmanager
     def _open(self, how: int) -> Iterator[int]:
@@ -140,6 +133,17 @@ class JsonlFile:
         except OSError:
             os.ftruncate(file, end)
             raise
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else appends to a log in ``folder``; whoever dies lets go."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _tail(file: int) -> tuple[int, bytes | None]:

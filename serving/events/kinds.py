@@ -109,9 +109,9 @@ class LevelChange(Judged):
 
     kind: Literal[EventKind.LEVEL] = EventKind.LEVEL
     before: Text
-    """The level until now."""
+    """What held until now."""
     after: Text
-    """The level from now on."""
+    """What holds from now on; none when an override was taken back."""
 
 
 class Ban(Judged):
@@ -121,7 +121,7 @@ class Ban(Judged):
     until: Seconds
     """When it ends, in seconds since 1970."""
     level: Text
-    """The level of the policy that asks for it."""
+    """The level of the policy that holds."""
 
 
 class Unban(Subject):
@@ -129,7 +129,7 @@ class Unban(Subject):
 
     kind: Literal[EventKind.UNBAN] = EventKind.UNBAN
     by: Text
-    """Who lifted it."""
+    """Who decided."""
 
 
 class Override(Subject):
@@ -139,9 +139,9 @@ class Override(Subject):
     setting: Text
     """What was set, such as ``tier`` or ``level``."""
     before: Text | None
-    """Its value until now."""
+    """What held until now."""
     after: Text | None
-    """Its value from now on; none when the override was taken back."""
+    """What holds from now on; none when an override was taken back."""
     by: Text
     """Who decided."""
 

@@ -11,8 +11,10 @@ from mantlet.errors import ConfigError, MantletError, StoreError
 from serving.events.audit import Report
 from serving.events.chain import Broken, Chain, Record
 from serving.events.jsonl import JsonlFile
-from serving.events.kinds import Dropped, Event, EventKind
+from serving.events.kinds import Dropped, Event, EventKind, Repaired
 from serving.events.sqlite import SqliteFile
+from serving.events.webhook import Sender
+from serving.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 BY_SCHEME: Mapping[str, Callable[[Path, Chain], "Journal"]] = {
@@ -53,15 +55,15 @@ class EventLog:
         chain: Chain,
         clock: Callable[[], float],
         *,
-        heard: Callable[[Sequence[Record]], None] = lambda _: None,
-        missed: Callable[[int], None] = lambda _: None,
+        metrics: Metrics | None = None,
+        sender: Sender | None = None,
         waiting: int = WAITING,
     ) -> None:
         self._journal = journal
         self._chain = chain
         self._clock = clock
-        self._heard = heard
-        self._missed = missed
+        self._metrics = metrics or Metrics()
+        self._sender = sender
         self._limit = waiting
         self._changed = threading.Condition()
         self._entries: list[tuple[float, Event]] = []
@@ -78,27 +80,30 @@ class EventLog:
         folder: Path,
         secret: bytes,
         clock: Callable[[], float],
-        heard: Callable[[Sequence[Record]], None] = lambda _: None,
-        missed: Callable[[int], None] = lambda _: None,
+        metrics: Metrics | None = None,
+        sender: Sender | None = None,
     ) -> "EventLog":
         """A log by URL: ``jsonl:///FILE`` or ``sqlite:///FILE``, with the file relative to ``folder``.
 
-        ``heard`` is told of every record that this log wrote, in its thread, and ``missed`` how many
-        events were dropped. Nothing is read or written before it is asked for.
+        ``sender`` is given what this log wrote. Nothing is read or written before it is asked for.
         """
         scheme, _, name = url.partition(":///")
         if scheme not in BY_SCHEME or not name:
             known = ", ".join(f"{known}:///FILE" for known in BY_SCHEME)
             raise ConfigError(f"events '{url}' is of no known kind; known: {known}")
         chain = Chain(secret)
-        return cls(
-            BY_SCHEME[scheme](folder / name, chain), chain, clock, heard=heard, missed=missed
-        )
+        journal = BY_SCHEME[scheme](folder / name, chain)
+        return cls(journal, chain, clock, metrics=metrics, sender=sender)
 
     def begin(self) -> None:
         """Make the log or repair its end; `ConfigError` when it is of another secret or unwritable."""
+        self.write()
+
+    def write(self, *events: Event) -> None:
+        """Write events at once, for whoever has the time to wait; `ConfigError` as in `begin`."""
+        at = self._clock()
         try:
-            self._heard(self._journal.append([], self._clock()))
+            self._tell(self._journal.append([(at, event) for event in events], at))
         except StoreError as error:
             raise ConfigError(f"{error}; is the folder writable, and is there room?") from error
 
@@ -108,7 +113,7 @@ class EventLog:
         with self._changed:
             if len(self._entries) >= self._limit or self._closing:
                 self._dropped += 1
-                self._missed(1)
+                self._metrics.events_dropped.inc()
                 return
             self._entries.append(entry)
             if self._thread is None:
@@ -151,12 +156,22 @@ class EventLog:
             )
 
     def close(self) -> None:
-        """Write what waits; what is recorded later is dropped."""
+        """Write and send what waits; what is recorded later is dropped."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(DRAIN_S)
+        if self._sender is not None:
+            self._sender.close()
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._metrics.events.labels(record.event.kind).inc()
+            if isinstance(record.event, Repaired):
+                log.warning("events_repaired", number=record.number, problem=record.event.problem)
+        if self._sender is not None:
+            self._sender.send(records)
 
     def _run(self) -> None:
         while True:
@@ -182,10 +197,10 @@ class EventLog:
             except MantletError as error:
                 log.error("events_not_written", waiting=len(batch), error=str(error))
             else:
-                self._heard(records)
+                self._tell(records)
                 return
             with self._changed:
                 if self._closing:
-                    self._missed(len(batch))
+                    self._metrics.events_dropped.inc(len(batch))
                     return
                 self._changed.wait_for(lambda: self._closing, AGAIN_S)

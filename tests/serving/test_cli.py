@@ -177,6 +177,74 @@ def test_a_mistake_about_keys_is_named(
     assert mistake in result.err
 
 
+def test_every_change_of_keys_is_an_event_without_the_key(
+    mantlet: Mantlet, gateway: Path, tmp_path: Path
+) -> None:
+    words = ("--client", "acme", "--tier", "paid", "--config", gateway, "--json")
+    made = json.loads(mantlet("keys", "create", *words).out)
+    mantlet("keys", "revoke", made["id"], "--config", gateway)
+    lines = mantlet("events", "list", gateway, "--json").out.splitlines()
+    created, revoked = map(json.loads, lines)
+
+    assert (created["kind"], revoked["kind"]) == ("key_created", "key_revoked")
+    assert created["fields"] == revoked["fields"]
+    assert (
+        created["fields"].items() >= {"name": "acme", "tier": "paid", "key_id": made["id"]}.items()
+    )
+    assert made["key"] not in (tmp_path / "events.jsonl").read_text()
+
+
+def test_no_key_is_made_where_no_event_can_be_written(
+    mantlet: Mantlet, gateway: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    result = mantlet("keys", "create", "--client", "acme", "--config", gateway)
+
+    assert (result.code, result.out) == (2, "")
+    assert "events.jsonl' cannot be written" in result.err
+    assert KeyFile(tmp_path / "keys.json").all() == []
+
+
+def test_events_are_listed_by_kind_and_client(mantlet: Mantlet, gateway: Path) -> None:
+    for name in ("acme", "[bold]other"):
+        mantlet("keys", "create", "--client", name, "--config", gateway)
+    table = mantlet("events", "list", gateway).out
+    one = mantlet("events", "list", gateway, "--client", "acme").out
+    none = mantlet("events", "list", gateway, "--kind", "alarm", "--json")
+
+    assert "key_created" in table
+    assert "[bold]other" in table
+    assert "acme" in one
+    assert "other" not in one
+    assert none == Result(0, "", "")
+    assert mantlet("events", "list", gateway, "--kind", "alram").code == 2
+
+
+def test_a_whole_chain_is_said_to_be_and_a_broken_one_named_by_line(
+    mantlet: Mantlet, gateway: Path, tmp_path: Path
+) -> None:
+    nothing = mantlet("events", "verify", gateway)
+    for name in ("acme", "other"):
+        mantlet("keys", "create", "--client", name, "--config", gateway)
+    log = tmp_path / "events.jsonl"
+    whole = mantlet("events", "verify", gateway)
+    with log.open("ab") as file:
+        file.write(b"{")
+    unfinished = mantlet("events", "verify", gateway)
+    log.write_bytes(log.read_bytes().replace(b"acme", b"acne"))
+    broken = mantlet("events", "verify", gateway)
+
+    assert nothing == Result(
+        2, "", f"mantlet: events '{log}': there are none; mantlet serve begins the log\n"
+    )
+    assert whole.code == unfinished.code == 0
+    assert whole.out.startswith("2 events, chain whole; the last hash is ")
+    assert "was not finished" in unfinished.out
+    assert broken == Result(
+        2, "", f"mantlet: {log}: line 1: was edited, or sealed with another secret\n"
+    )
+
+
 def test_calibrate_writes_and_reports(root: Path, tmp_path: Path, digits: Images) -> None:
     """As a program, for it configures the logs of its process: they go to standard error."""
     raw = config(root, tmp_path)

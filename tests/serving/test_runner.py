@@ -11,8 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mantlet import __version__
 from mantlet.errors import ConfigError
 from serving import runner
+from serving.events.kinds import EventKind
+from serving.events.log import EventLog
 from tests.e2e.harness import ROOT
 from tests.serving.inprocess import load, service
 
@@ -41,9 +44,18 @@ def test_the_line_that_serve_prints_posts_a_picture_and_gets_its_digit(tmp_path:
         guard.cancel()
     (row,) = answer.json()["predictions"]
 
+    log = EventLog.open(
+        "jsonl:///events.jsonl",
+        folder=tmp_path / "state",
+        secret=(tmp_path / "state/secret").read_bytes(),
+        clock=lambda: 0.0,
+    )
+
     assert curl == "curl"
     assert row.index(max(row)) == 7
     assert code == 0
+    assert next(log.read()).event.kind == EventKind.CONFIG_LOADED
+    assert log.verify().problems == ()
 
 
 def test_with_keys_on_the_line_asks_for_one(tmp_path: Path) -> None:
@@ -53,6 +65,17 @@ def test_with_keys_on_the_line_asks_for_one(tmp_path: Path) -> None:
 
     assert "-H 'Authorization: Bearer YOUR_KEY'" in line
     assert line.endswith(" http://127.0.0.1:8080/v1/models/mnist:predict")
+
+
+def test_a_start_is_told_by_a_digest_of_the_settings_without_their_secrets(tmp_path: Path) -> None:
+    told = {
+        runner._config_loaded(service(tmp_path, **changes).settings, 0).digest
+        for changes in ({}, {"secret": "a" * 16}, {"secret": "b" * 16}, {"threads": 2})
+    }
+    event = runner._config_loaded(service(tmp_path).settings, 3)
+
+    assert len(told) == 3
+    assert (event.models, event.worker, event.version) == (("mnist",), 3, __version__)
 
 
 def test_a_port_that_is_taken_is_named_with_a_remedy() -> None:

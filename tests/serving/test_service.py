@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mantlet.errors import RequestError
+from serving.events.kinds import Unban
 from serving.exchange import Message, Scope
 from tests.serving.inprocess import SECRET, load, service
 
@@ -112,3 +113,12 @@ def test_at_its_end_it_lets_its_victims_go(tmp_path: Path) -> None:
     ready.close()
 
     assert victim.closed
+
+
+def test_at_its_end_it_writes_the_events_that_wait(tmp_path: Path) -> None:
+    ready = service(tmp_path)
+    for _ in range(20):
+        ready.events.record(Unban(client="c", name="acme", tier="default", by="operator"))
+    ready.close()
+
+    assert ready.events.verify().events == 20
