@@ -72,9 +72,9 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
     secret = secret_of(settings)
     keys = KeyFile(keys_path(settings))
     keys.all()
-    store = open_store(
     metrics = Metrics()
     events = _events(settings, clock, metrics)
+    store = open_store(
         settings.store, folder=settings.data_dir, remember_s=settings.remember_s, clock=clock
     )
     admission = Admission(
@@ -94,9 +94,6 @@ def open_events(settings: Settings, clock: Callable[[], float]) -> EventLog:
     return EventLog.open(settings.events, folder=settings.data_dir, secret=secret, clock=clock)
 
 
-def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
-    """Load a model's victim and plug-ins; this is what takes time."""
-    try:
 def _events(settings: Settings, clock: Callable[[], float], metrics: Metrics) -> EventLog:
     sender = None
     if settings.webhook:
@@ -113,6 +110,9 @@ def _events(settings: Settings, clock: Callable[[], float], metrics: Metrics) ->
     return events
 
 
+def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
+    """Load a model's victim and plug-ins; this is what takes time."""
+    try:
         device = torch.device(settings.device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -9,8 +9,8 @@ import structlog
 
 from mantlet.errors import MantletError, VictimError
 from serving import build
-from serving.keys import KeyFile
 from serving.app import wall_clock
+from serving.keys import KeyFile
 from serving.settings import Settings
 from serving.stores import open_store
 

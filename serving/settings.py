@@ -217,10 +217,10 @@ class Settings(Section):
     """What is remembered: ``memory://``, or ``sqlite:///FILE`` relative to ``data_dir``."""
     events: str = "jsonl:///events.jsonl"
     """Where events are kept: ``jsonl:///FILE`` or ``sqlite:///FILE``, relative to ``data_dir``."""
-    remember_s: PositiveFloat = 180 * 86_400.0
-    """Clients not seen for that long are forgotten, with their alarms."""
     webhook: Webhook | None = None
     """Who else is told of events."""
+    remember_s: PositiveFloat = 180 * 86_400.0
+    """Clients not seen for that long are forgotten, with their alarms."""
     tiers: dict[str, Tier] = {"default": Tier()}
     """Limits of a client by the tier of its key; ``default`` must be there."""
     overall: Tier = Tier()
