@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from rich.progress import Progress
 import detectors
 from mantlet import training, weights
 from mantlet.data import load_images
+from mantlet.plugin import Detector
+from redteam import cost
 from redteam.folding import trace
 from redteam.judging import Record, curve, judged, linked
 from redteam.pools import Pools
-from redteam.scenarios import FULL, SMALL, Scenario, Size
+from redteam.scenarios import FULL, HELD_OUT, SMALL, Scenario, Size
 from redteam.streams import Stream
-from serving import build, settings
+from serving import build, calibration, settings
 from serving.calibrating import calibrate_model
 from serving.folding import Memory
 from serving.pipeline import Pipeline
@@ -82,12 +84,13 @@ def main() -> None:
     found = run(bench)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_bytes(lines(found["records"]))
-    given.out.with_suffix(".curves.json").write_bytes(lines(found["curves"]))
+    for part in ("curves", "cost"):
+        given.out.with_name(f"{given.out.stem}-{part}.json").write_bytes(lines(found[part]))
 
 
 def run(bench: Bench) -> Found:
     """Every victim, seed and stream."""
-    found: dict[str, list[Record]] = {"records": [], "curves": []}
+    found: dict[str, list[Record]] = {"records": [], "curves": [], "cost": []}
     with Progress(transient=True) as bar:
         for victim in bench.victims:
             pipeline = chain(bench, victim)
@@ -105,6 +108,8 @@ def run(bench: Bench) -> Found:
                 for part in _measured(bench, pipeline, scenario, partial(bar.advance, task)):
                     found["records"] += part["records"]
                     found["curves"] += part["curves"]
+            if victim == bench.victims[0]:
+                found["cost"] = cost.measured(pipeline, scenario.honest["natural"]())
             pipeline.victim.close()
     return found
 
@@ -115,7 +120,15 @@ def lines(records: Iterable[Record]) -> bytes:
 
 
 def chain(bench: Bench, victim: str, chosen: Sequence[Mapping[str, Any]] = ()) -> Pipeline:
-    """The shipped default's detectors before a victim, or others by their settings, calibrated."""
+    """The shipped default's detectors before a victim, or ``chosen`` ones by their settings."""
+    own = _settings(bench, victim, chosen)
+    return build.load_pipeline(victim, own.models[victim], own)
+
+
+def _settings(
+    bench: Bench, victim: str, chosen: Sequence[Mapping[str, Any]] = ()
+) -> settings.Settings:
+    """The shipped default for a victim, with its calibration: shipped, or made of held-out rows."""
     shipped = settings.load(DEFAULT)
     model = shipped.models["mnist"].model_copy(update={"defenses": (), "policy": LEVELS})
     if victim != "mnist":
@@ -124,14 +137,34 @@ def chain(bench: Bench, victim: str, chosen: Sequence[Mapping[str, Any]] = ()) -
         known = detectors.known()
         others = tuple(known[one["type"]].model_validate(one) for one in chosen)
         model = model.model_copy(update={"detectors": others, "calibration": None})
-    stem = "-".join([victim, *(d.name for d in model.detectors)])
-    path = model.calibration or bench.work / f"{stem}.calibration.safetensors"
+    path = model.calibration
+    if path is None:
+        path = bench.work / f"{victim}-{_stamp(model.detectors)}.calibration.safetensors"
     model = model.model_copy(update={"calibration": path})
     own = shipped.model_copy(update={"models": {victim: model}, "data_dir": bench.work})
     if not path.is_file() and any(d.needs_calibration for d in model.detectors):
-        held_out = load_images(bench.pools.path(victim), "train", slice(55_000, 60_000))
+        held_out = load_images(bench.pools.path(victim), "train", HELD_OUT)
         calibrate_model(own, victim, held_out.x)
-    return build.load_pipeline(victim, model, own)
+    return own
+
+
+def calibration_of(bench: Bench, victim: str) -> Path:
+    """The file of what the shipped detectors learned of a victim's honest traffic."""
+    path = _settings(bench, victim).models[victim].calibration
+    assert path is not None  # `_settings` names one
+    return path
+
+
+def _enrolled(bench: Bench, pipeline: Pipeline, scenario: Scenario) -> Pipeline:
+    """The shipped default, with the bounds of the tiers whose clients have enrolled."""
+    own = _settings(bench, scenario.name)
+    model = own.models[scenario.name]
+    learned, _ = calibration.read(calibration_of(bench, scenario.name))
+    for tier, inputs in scenario.enrolment():
+        learned = calibration.enrol(pipeline.victim, pipeline.detectors, inputs, learned, tier)
+    path = bench.work / f"{scenario.name}-{scenario.seed}-enrolled.calibration.safetensors"
+    calibration.write(path, learned, pipeline.victim.fingerprint)
+    return build.load_pipeline(scenario.name, model.model_copy(update={"calibration": path}), own)
 
 
 def _trained(bench: Bench, victim: str) -> TorchVictim:
@@ -149,12 +182,16 @@ def _measured(
     bench: Bench, pipeline: Pipeline, scenario: Scenario, advance: Callable[[], None]
 ) -> Iterable[Found]:
     """What every stream of a scenario gave, from the work folder where it is there."""
+    enrolled = cache(partial(_enrolled, bench, pipeline, scenario))
     kinds = {
-        "honest": (scenario.honest, partial(_honest, pipeline)),
+        "honest": (scenario.honest, partial(_honest, pipeline, enrolled)),
         "hostile": (scenario.hostile, partial(_hostile, pipeline)),
         "campaign": (scenario.campaigns, partial(_campaign, bench.linker, pipeline, scenario)),
     }
-    folder = bench.work / "records" / _stamp(pipeline, bench.size)
+    made_by = calibration_of(bench, scenario.name).read_bytes()
+    about_run = (scenario.size, scenario.development, pipeline.fold.evidence.alpha, made_by)
+    stamp = _stamp(pipeline.detectors, pipeline.victim.fingerprint, *about_run)
+    folder = bench.work / "records" / stamp
     folder.mkdir(parents=True, exist_ok=True)
     for kind, (streams, measure) in kinds.items():
         for name, make in streams.items():
@@ -167,12 +204,10 @@ def _measured(
             advance()
 
 
-def _stamp(pipeline: Pipeline, size: Size) -> str:
-    """Names all that the records of a run follow from, but for the data."""
-    told = hashlib.sha256(
-        repr((size, pipeline.victim.fingerprint, pipeline.fold.evidence.alpha)).encode()
-    )
-    for detector in pipeline.detectors:
+def _stamp(chosen: Sequence[Detector], *others: object) -> str:
+    """Names detectors by their settings and their code, and whatever else results follow from."""
+    told = hashlib.sha256(repr(others).encode())
+    for detector in chosen:
         told.update(detector.model_dump_json().encode())
     for code in ("detectors/*.py", "redteam/**/*.py", "serving/folding.py"):
         for path in sorted(ROOT.glob(code)):
@@ -180,8 +215,10 @@ def _stamp(pipeline: Pipeline, size: Size) -> str:
     return told.hexdigest()[:12]
 
 
-def _honest(pipeline: Pipeline, about: Record, stream: Stream) -> Found:
-    said = trace(pipeline, stream, alpha=ALPHA)
+def _honest(
+    pipeline: Pipeline, enrolled: Callable[[], Pipeline], about: Record, stream: Stream
+) -> Found:
+    said = trace(enrolled() if stream.tiers else pipeline, stream, alpha=ALPHA)
     about = about | {"attack": "none", "condition": about["attack"], "alpha": ALPHA}
     return {
         "records": [judged(about, name, said, stream.start) for name in said.alarms],

@@ -45,30 +45,33 @@ def trace(pipeline: Pipeline, stream: Stream, *, alpha: float | None = None) -> 
     is where alarms of the joint test and of each of its detectors alone are read off: the evidence is
     the same, and only the threshold moves. Rows come one a second.
     """
-    names = [f"client {number}" for number in range(len(stream.order))]
-    sent, places = np.unique(stream.order, return_inverse=True)
-    prediction, scores = _scored(pipeline, stream, sent)
     clients, length = stream.order.shape
+    names = np.array([f"client {number}" for number in range(clients)])
+    tiers = np.array(stream.tiers or ["default"] * clients)
+    sent, places = np.unique(stream.order, return_inverse=True)
+    prediction, scores = scored(pipeline, stream, sent)
     places = places.reshape(clients, length)
     memories: Mapping[str, Memory] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     each = max(1, FOLDED // clients)
     for start in range(0, length, each):
         rows = places[:, start : start + each]
-        flat = rows.reshape(-1)
-        inputs = stream.inputs(sent[flat])
-        query = Query(np.repeat(names, rows.shape[1]).tolist(), inputs, float(start))
+        flat, count = rows.ravel(), rows.shape[1]
+        query = Query(
+            names.repeat(count).tolist(),
+            stream.inputs(sent[flat]),
+            float(start),
+            tiers.repeat(count).tolist(),
+        )
+        chosen = {name: score[flat] for name, score in scores.items()}
         outcome = pipeline.respond(
-            query,
-            _rows(prediction, torch.from_numpy(flat)),
-            {name: score[flat] for name, score in scores.items()},
-            memories,
+            query, _rows(prediction, torch.from_numpy(flat)), chosen, memories
         )
         memories = outcome.decision.memories
-        wanted = outcome.decision.wanted == len(pipeline.policy.levels) - 1
-        spoken.setdefault(ALL, []).append(wanted.reshape(rows.shape))
-        for name, signal in outcome.signals.items():
-            spoken.setdefault(name, []).append(signal.suspicion.numpy().reshape(rows.shape))
+        last = outcome.decision.wanted == len(pipeline.policy.levels) - 1
+        heard = {name: signal.suspicion.numpy() for name, signal in outcome.signals.items()}
+        for name, opinion in {**heard, ALL: last}.items():
+            spoken.setdefault(name, []).append(opinion.reshape(clients, count))
     said = {name: np.concatenate(parts, axis=1) for name, parts in spoken.items()}
     silence = np.zeros((clients, length), np.float32)
     return Trace(_alarms(pipeline, said, alpha), said.get(EVIDENCE, silence), memories)
@@ -92,7 +95,7 @@ def _alarms(
 
 
 @torch.inference_mode()
-def _scored(
+def scored(
     pipeline: Pipeline, stream: Stream, sent: np.ndarray
 ) -> tuple[Prediction, dict[str, np.ndarray]]:
     """The victim's and the detectors' opinion of the pictures of the pool that are ``sent``."""

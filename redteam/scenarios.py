@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from redteam.attacks.noise import noise
 from redteam.attacks.transfer import Transfer
 from redteam.oracle import InProcess, Oracle
 from redteam.pools import SHAPE, Pools
-from redteam.streams import Pictures, Stream
+from redteam.streams import Device, Pictures, Stream
 from serving.pipeline import Pipeline
 
 SEEN = {"mnist": "fashion", "fashion": "mnist"}
@@ -33,6 +34,9 @@ NEVER_SEEN = ("notmnist", "omniglot")
 """Families that no fit and no tuning ever saw."""
 HELD_OUT = slice(55_000, 60_000)
 """Rows of the training split that victims are not trained on."""
+DEVICES = 20
+ENROLLED = 1_000
+"""Rows of a client's own kind that it enrols with."""
 ACCOUNTS = 64
 SPLIT_ROWS = 6_400
 HONEST_BEFORE = 10_000
@@ -75,22 +79,47 @@ class Scenario:
 
     @cached_property
     def honest(self) -> Mapping[str, Callable[[], Stream]]:
-        """Honest streams by condition."""
-        how = {"clients": self.size.clients, "rows": self.size.rows}
-        make = self._rng
-        return {
-            "natural": lambda: streams.benign(self._own, **how, rng=make("natural")),
+        """Honest streams by condition. In those that end in ``enrolled``, clients have tiers."""
+        found: dict[str, Callable[[], Stream]] = {
+            "natural": lambda: streams.benign(self._own, **self._crowd("natural")),
             "one class": lambda: streams.one_class(
-                self._own, self._labels, **how, rng=make("one class")
-            ),
-            "near duplicates": lambda: streams.near_duplicates(
-                self._own, **how, rng=make("near duplicates")
-            ),
-            "slow drift": lambda: streams.slow_drift(self._own, **how, rng=make("slow drift")),
-            "other device": lambda: streams.other_device(
-                self._own, **how, rng=make("other device")
+                self._own, self._labels, **self._crowd("one class")
             ),
         }
+        clients = self.size.clients
+        for condition, count in self._enrolled.items():
+            make = partial(self._of_condition, condition, self._own, clients, self.size.rows)
+            tiers = tuple(f"{condition} {client % count}" for client in range(clients))
+            found[condition] = make
+            found[f"{condition}, enrolled"] = partial(_with_tiers, make, tiers)
+        return found
+
+    def enrolment(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Tiers with rows of their own, (n, 1, 28, 28) float32, made from the held-out ones."""
+        pictures = self.pools.pictures(self.name, "train")[HELD_OUT]
+        for condition, count in self._enrolled.items():
+            stream = self._of_condition(condition, pictures, count, ENROLLED)
+            for number, order in enumerate(stream.order):
+                yield f"{condition} {number}", stream.inputs(order).numpy()
+
+    @property
+    def _enrolled(self) -> Mapping[str, int]:
+        """Conditions whose clients may enrol, and how many kinds of them there are."""
+        devices = min(DEVICES, self.size.clients)
+        return {"near duplicates": 1, "slow drift": 2, "other device": devices}
+
+    def _of_condition(self, condition: str, pictures: Pictures, clients: int, rows: int) -> Stream:
+        how = self._crowd(condition) | {"clients": clients, "rows": rows}
+        if condition == "near duplicates":
+            return streams.near_duplicates(pictures, **how)
+        if condition == "slow drift":
+            return streams.slow_drift(pictures, **how)
+        rng = self._rng("devices")
+        devices = [Device.drawn(rng) for _ in range(self._enrolled[condition])]
+        return streams.other_device(pictures, devices, **how)
+
+    def _crowd(self, what: str) -> dict[str, Any]:
+        return {"clients": self.size.clients, "rows": self.size.rows, "rng": self._rng(what)}
 
     @cached_property
     def hostile(self) -> Mapping[str, Callable[[], Stream]]:
@@ -237,13 +266,5 @@ class Scenario:
         return stream
 
 
-def every(scenario: Scenario) -> Iterator[tuple[str, str, Stream]]:
-    """All streams, as kind (``honest``, ``hostile``, ``campaign``), name and stream."""
-    kinds = {
-        "honest": scenario.honest,
-        "hostile": scenario.hostile,
-        "campaign": scenario.campaigns,
-    }
-    for kind, made in kinds.items():
-        for name, make in made.items():
-            yield kind, name, make()
+def _with_tiers(make: Callable[[], Stream], tiers: tuple[str, ...]) -> Stream:
+    return replace(make(), tiers=tiers)

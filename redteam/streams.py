@@ -4,7 +4,7 @@ A crowd shares one pool of pictures, so the victim and the detectors look at eac
 many clients send it. Pictures stay uint8 where a camera would give bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,19 +15,20 @@ Pictures = np.ndarray
 """(N, 1, H, W) uint8, or float32 in [0, 1]."""
 FRAMES = 20
 """Pictures in a burst of near-duplicates, and steps of a slow drift."""
-DEVICES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
     """What a crowd of clients sends: client c sends ``pool[order[c, t]]`` as its row t.
 
-    ``order`` is (clients, rows). The attack, if there is one, starts at row ``start``.
+    ``order`` is (clients, rows). The attack, if there is one, starts at row ``start``. Clients are of
+    the default tier, or of ``tiers``, one a client.
     """
 
     pool: Pictures
     order: np.ndarray
     start: int = 0
+    tiers: tuple[str, ...] = ()
 
     def inputs(self, rows: np.ndarray) -> Tensor:
         """Rows of the pool as the victim takes them, float32 in [0, 1]."""
@@ -96,21 +97,42 @@ def slow_drift(pictures: Pictures, *, clients: int, rows: int, rng: np.random.Ge
     return Stream(pool, np.concatenate(parts, axis=1)[:, :rows] + kind[:, None])
 
 
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What makes its pictures others: enlargement, thicker strokes (below 0: thinner), blur, contrast."""
+
+    scale: float
+    thickness: float
+    blur: float
+    gain: float
+    gamma: float
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> "Device":
+        """A device by chance."""
+        low, high = np.array([(0.85, 1.15), (-0.4, 0.4), (0.0, 0.7), (0.75, 1.0), (0.7, 1.4)]).T
+        return cls(*rng.uniform(low, high).tolist())
+
+    def seen(self, pictures: Pictures) -> Pictures:
+        """The pictures as the device would have taken them."""
+        inputs = _thickened(_affine(as_inputs(pictures), scale=self.scale), self.thickness)
+        return as_bytes(self.gain * _blurred(inputs, self.blur) ** self.gamma)
+
+
 def other_device(
-    pictures: Pictures, *, clients: int, rows: int, rng: np.random.Generator
+    pictures: Pictures,
+    devices: Sequence[Device],
+    *,
+    clients: int,
+    rows: int,
+    rng: np.random.Generator,
 ) -> Stream:
-    """Each client has one of `DEVICES` with its own blur, scale, stroke thickness and contrast."""
+    """Client c has device c of ``devices``, or begins with the first again."""
     each = min(len(pictures), rows + rows // 4)
-    pool, order = [], []
-    for device in range(min(clients, DEVICES)):
-        inputs = as_inputs(pictures[rng.permutation(len(pictures))[:each]])
-        inputs = _affine(inputs, scale=rng.uniform(0.85, 1.15))
-        inputs = _thickened(inputs, rng.uniform(-0.4, 0.4))
-        inputs = _blurred(inputs, rng.uniform(0, 0.7))
-        pool.append(as_bytes(rng.uniform(0.75, 1) * inputs ** rng.uniform(0.7, 1.4)))
-        own = len(range(device, clients, DEVICES))
-        order.append(_without_replacement(own, np.arange(each), rows, rng) + device * each)
-    return Stream(np.concatenate(pool), np.concatenate(order))
+    pool = [device.seen(pictures[rng.permutation(len(pictures))[:each]]) for device in devices]
+    order = _without_replacement(clients, np.arange(each), rows, rng)
+    own = np.arange(clients) % len(devices)
+    return Stream(np.concatenate(pool), order + own[:, None] * each)
 
 
 def mixed(attack: Stream, honest: Stream, share: float, *, rng: np.random.Generator) -> Stream:

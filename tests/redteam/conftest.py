@@ -1,6 +1,5 @@
 """A folder of data as the bench wants it: the real digits, and foreign families that are drawn here."""
 
-
 import numpy as np
 import pytest
 

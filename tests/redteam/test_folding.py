@@ -1,5 +1,7 @@
 """What the bench says of a crowd is what the pipeline says of each client by itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +82,20 @@ def test_a_larger_alpha_is_read_off_the_same_evidence(pipeline: Pipeline, crowd:
         trace(pipeline, crowd, alpha=1e-3).first(ALL), trace(own, crowd).first(ALL)
     )
     assert (trace(own, crowd).first(ALL) < trace(pipeline, crowd).first(ALL)).any()
+
+
+def test_clients_with_a_tier_are_judged_by_its_bound(pipeline: Pipeline, crowd: Stream) -> None:
+    """One that may be foreign at nearly half of its rows is suspected less."""
+    chosen = []
+    for detector in pipeline.detectors[:2]:
+        other = type(detector).model_validate(detector.model_dump())
+        own = {**detector._learned, "tolerated.wide": np.full(detector.width, 0.45)}
+        other.load(Setup(torch.device("cpu"), b"secret", own))
+        chosen.append(other)
+    said = trace(
+        Pipeline(pipeline.victim, chosen, levels=LEVELS),
+        replace(crowd, tiers=("default", "wide", "default")),
+    )
+
+    assert said.suspicion[1].max() < 0.5
+    assert said.suspicion[[0, 2]].max(axis=1).tolist() == [1.0, 1.0]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from redteam.pools import Pools
-from redteam.scenarios import ACCOUNTS, NEVER_SEEN, SMALL, Scenario
+from redteam.scenarios import ACCOUNTS, ENROLLED, NEVER_SEEN, SMALL, Scenario
 from serving.victims.torch import TorchVictim
 
 SIZE = replace(SMALL, seeds_of_jbda=20, stolen=200)
@@ -19,8 +19,22 @@ def scenario(shipped_victim: TorchVictim, pools: Pools, tmp_path: Path) -> Scena
 
 
 def test_every_honest_condition_has_the_clients_and_rows_of_its_size(scenario: Scenario) -> None:
-    assert len(scenario.honest) == 5
+    assert len(scenario.honest) == 8
     assert {make().order.shape for make in scenario.honest.values()} == {(SIZE.clients, SIZE.rows)}
+
+
+def test_who_enrols_has_a_tier_and_rows_of_its_own_that_are_held_out(
+    scenario: Scenario, pools: Pools
+) -> None:
+    stream = scenario.honest["other device, enrolled"]()
+    rows = dict(scenario.enrolment())
+    held_out = (pools.pictures("mnist", "train")[55_000:] / 255).mean(axis=0)
+    likeness = [np.corrcoef(x.mean(axis=0).ravel(), held_out.ravel())[0, 1] for x in rows.values()]
+
+    assert len(stream.tiers) == len(stream.order)
+    assert set(stream.tiers) <= rows.keys()
+    assert {x.shape for x in rows.values()} == {(ENROLLED, 1, 28, 28)}
+    assert min(likeness) > 0.9
 
 
 def test_every_attack_can_be_made(scenario: Scenario) -> None:

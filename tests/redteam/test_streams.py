@@ -6,7 +6,7 @@ import torch
 
 from mantlet.data import Images
 from redteam import streams
-from redteam.streams import Stream
+from redteam.streams import Device, Stream
 
 HOW = {"clients": 4, "rows": 200}
 
@@ -32,7 +32,7 @@ def test_no_honest_client_sends_a_picture_twice(pictures: np.ndarray) -> None:
     for stream in (
         streams.benign(pictures, **HOW, rng=rng()),
         streams.slow_drift(pictures, **HOW, rng=rng()),
-        streams.other_device(pictures, **HOW, rng=rng()),
+        streams.other_device(pictures, [Device.drawn(rng())], **HOW, rng=rng()),
         streams.near_duplicates(pictures, **HOW, rng=rng()),
     ):
         assert stream.order.shape == (4, 200)
@@ -78,13 +78,31 @@ def test_drift_starts_at_nothing_and_grows(pictures: np.ndarray) -> None:
     assert float(rough[-40:].mean()) < 0.9 * float(rough[:40].mean())
 
 
-def test_devices_differ_and_each_client_has_one(pictures: np.ndarray) -> None:
-    stream = streams.other_device(pictures, clients=5, rows=200, rng=rng())
-    means = [float(stream.inputs(own).mean()) for own in stream.order]
-    again = streams.other_device(pictures, clients=5, rows=200, rng=rng())
+def test_each_client_has_one_device_and_devices_differ(pictures: np.ndarray) -> None:
+    devices = [Device(1, 0, 0, gain, 1) for gain in (1.0, 0.5)]
+    stream = streams.other_device(pictures, devices, clients=4, rows=200, rng=rng())
 
-    assert np.ptp(means) > 0.01
-    assert np.array_equal(again.pool, stream.pool)
+    assert [int(stream.pool[own].max()) for own in stream.order] == [255, 128, 255, 128]
+
+
+@pytest.mark.parametrize(
+    ("device", "more"),
+    [
+        (Device(1.15, 0, 0, 1, 1), True),
+        (Device(0.85, 0, 0, 1, 1), False),
+        (Device(1, 0.4, 0, 1, 1), True),
+        (Device(1, -0.4, 0, 1, 1), False),
+        (Device(1, 0, 0, 1, 1.4), False),
+    ],
+)
+def test_a_device_does_what_its_settings_say_to_the_ink(
+    pictures: np.ndarray, device: Device, more: bool
+) -> None:
+    assert (device.seen(pictures).mean() > pictures.mean()) == more
+
+
+def test_a_device_without_any_change_shows_the_pictures_as_they_are(pictures: np.ndarray) -> None:
+    assert np.array_equal(Device(1, 0, 0, 1, 1).seen(pictures), pictures)
 
 
 def test_a_mixture_has_its_share_of_attack_rows_in_their_order() -> None:
