@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import torch
 from rich.progress import Progress
@@ -25,6 +26,7 @@ from redteam.folding import trace
 from redteam.judging import Record, curve, judged, linked
 from redteam.pools import Pools
 from redteam.scenarios import FULL, HELD_OUT, SMALL, Scenario, Size
+from redteam.simulation import ever_alarmed
 from redteam.streams import Stream
 from serving import build, calibration, settings
 from serving.calibrating import calibrate_model
@@ -110,8 +112,20 @@ def run(bench: Bench) -> Found:
                     found["curves"] += part["curves"]
             if victim == bench.victims[0]:
                 found["cost"] = cost.measured(pipeline, scenario.honest["natural"]())
+                found["records"] += _simulated(bench, pipeline)
             pipeline.victim.close()
     return found
+
+
+def _simulated(bench: Bench, pipeline: Pipeline) -> list[Record]:
+    return ever_alarmed(
+        pipeline.fold.evidence,
+        np.concatenate([detector.tolerated("default") for detector in pipeline.fold.tested]),
+        (ALPHA, 0.01),
+        clients=bench.size.simulated,
+        rows=bench.size.rows,
+        rng=np.random.default_rng(0),
+    )
 
 
 def lines(records: Iterable[Record]) -> bytes:

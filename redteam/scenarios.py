@@ -5,6 +5,7 @@ development run keeps off all of that: its honest rows are those held out for th
 foreign families it knows only the training rows of those in `SEEN` and `TUNED`.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -54,11 +55,21 @@ class Size:
     honest_before: int = HONEST_BEFORE
     seeds_of_jbda: int = 150
     rounds_of_jbda: int = 6
+    rounds_of_campaign: int = 7
+    simulated: int = 20_000
 
 
 FULL = Size()
 SMALL = Size(
-    clients=8, rows=300, thieves=3, stolen=300, runs=1, honest_before=600, rounds_of_jbda=3
+    clients=8,
+    rows=300,
+    thieves=3,
+    stolen=300,
+    runs=1,
+    honest_before=600,
+    rounds_of_jbda=3,
+    rounds_of_campaign=3,
+    simulated=1_000,
 )
 
 
@@ -149,7 +160,9 @@ class Scenario:
         family = self.unseen[0]
         return {
             f"knockoff {family}": lambda: self._dealt(self._knockoff(family, thieves=1)),
-            "jbda": lambda: self._dealt(self.hostile["jbda"]()),
+            "jbda": lambda: self._dealt(
+                self._jbda("jbda of a campaign", seeds=100, rounds=self.size.rounds_of_campaign)
+            ),
             "in-distribution thief": lambda: self._dealt(self._in_distribution()),
         }
 
@@ -224,12 +237,15 @@ class Scenario:
         one = replace(attack, order=attack.order[:1, :rows])
         return streams.split(one, min(ACCOUNTS, rows // 10))
 
-    def _jbda(self, name: str, *, targeted: bool) -> Stream:
+    def _jbda(
+        self, name: str, *, targeted: bool = False, seeds: int = 0, rounds: int = 0
+    ) -> Stream:
+        seeds, rounds = seeds or self.size.seeds_of_jbda, rounds or self.size.rounds_of_jbda
+
         def attack(oracle: Oracle, generator: torch.Generator) -> Transfer:
             chosen = torch.randperm(len(self._own), generator=generator).numpy()
-            seeds = streams.as_inputs(self._own[chosen[: self.size.seeds_of_jbda]])
-            rounds = self.size.rounds_of_jbda
-            return jbda(oracle, seeds, generator=generator, rounds=rounds, targeted=targeted)
+            inputs = streams.as_inputs(self._own[chosen[:seeds]])
+            return jbda(oracle, inputs, generator=generator, rounds=rounds, targeted=targeted)
 
         return self._kept(name, attack)
 
@@ -249,8 +265,11 @@ class Scenario:
 
     def _kept(self, name: str, attack: Callable[[Oracle, torch.Generator], Transfer]) -> Stream:
         """Every row that the attack sends in some runs; from the folder where they were sent before."""
-        about = f"{self.name}-{self.victim.fingerprint[:8]}-{self.seed}-{self.size.runs}"
-        path = self.folder / "attacks" / f"{about}-{self.size.rounds_of_jbda}-{name}.npz"
+        told = hashlib.sha256(repr((self.victim.fingerprint, self.size, self.development)).encode())
+        for code in sorted(Path(__file__).parent.glob("attacks/*.py")):
+            told.update(code.read_bytes())
+        about = f"{self.name}-{self.seed}-{name}-{told.hexdigest()[:12]}"
+        path = self.folder / "attacks" / f"{about}.npz"
         if path.is_file():
             with np.load(path, allow_pickle=False) as file:
                 return Stream(file["pool"], file["order"])

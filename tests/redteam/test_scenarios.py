@@ -57,7 +57,7 @@ def test_a_seed_makes_the_same_streams_and_another_seed_others(scenario: Scenari
 
 def test_an_attack_that_looks_at_answers_is_run_once(scenario: Scenario) -> None:
     first = scenario.hostile["jbda"]()
-    (kept,) = (scenario.folder / "attacks").glob("*jbda.npz")
+    (kept,) = (scenario.folder / "attacks").glob("*-jbda-*.npz")
     np.savez(kept, pool=first.pool[::-1], order=first.order)
 
     assert np.array_equal(scenario.hostile["jbda"]().pool, first.pool[::-1])
