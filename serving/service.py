@@ -87,8 +87,8 @@ class Service:
         )
 
     def close(self) -> None:
-        """Finish batches, let victims go, write the store and what is left of the events."""
+        """Finish batches, let victims go, write what is left of the events, and the store."""
         for gateway in self.gateways.values():
             gateway.close()
-        self.store.close()
         self.events.close()
+        self.store.close()

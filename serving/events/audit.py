@@ -72,10 +72,9 @@ def check(
     for line in lines:
         walk.take(line)
     walk.end()
-    told = walk.problems[:TOLD]
-    if len(walk.problems) > TOLD:
-        told.append(f"{where}: and {len(walk.problems) - TOLD} more such problems")
-    return Report(walk.position - walk.broken, walk.tip, unfinished, tuple(told))
+    if walk.untold:
+        walk.problems.append(f"{where}: and {walk.untold} more such problems")
+    return Report(walk.position - walk.broken, walk.tip, unfinished, tuple(walk.problems))
 
 
 @dataclass(slots=True)
@@ -90,6 +89,7 @@ class _Walk:
     unsure: int = 0
     broken: int = 0
     problems: list[str] = field(default_factory=list)
+    untold: int = 0
 
     def take_head(self, head: bytes | None) -> None:
         try:
@@ -97,7 +97,7 @@ class _Walk:
                 raise Broken("is gone, so records may be missing at the end")
             self.known = self.chain.parse_head(head)
         except Broken as error:
-            self.problems.append(f"{self.where}: its head {error}")
+            self._tell(f"its head {error}")
 
     def take(self, line: bytes) -> None:
         self.position += 1
@@ -106,33 +106,43 @@ class _Walk:
         except Broken as error:
             self.unsure += 1
             self.broken += 1
-            self._tell(f"{error}")
+            self._tell_line(f"{error}")
             return
         wanted = self.tip.count + 1
         if record.number < wanted:
-            self._tell(f"record {record.number} stands where {wanted} should: moved or inserted")
+            self._tell_line(
+                f"record {record.number} stands where {wanted} should: moved or inserted"
+            )
             return
         if record.number > wanted + self.unsure:
-            self._tell(f"before record {record.number}, {_gap(wanted, record.number - 1)} missing")
+            self._tell_line(
+                f"before record {record.number}, {_gap(wanted, record.number - 1)} missing"
+            )
         elif record.number == wanted and record.previous != self.tip.hash:
-            self._tell(f"record {record.number} does not follow from the one before it")
+            self._tell_line(f"record {record.number} does not follow from the one before it")
         self._compare(record)
         self.tip, self.unsure = record.tip, 0
 
     def _compare(self, record: Record) -> None:
         if record.number == self.known.count and record.tip != self.known:
-            self._tell(f"record {record.number} is not the one that the head names")
+            self._tell_line(f"record {record.number} is not the one that the head names")
         if isinstance(record.event, Repaired) and record.event.problem == "head_lost":
-            self._tell("the head was lost before this record, so records may be missing")
+            self._tell_line("the head was lost before this record, so records may be missing")
 
     def end(self) -> None:
         last = self.tip.count + self.unsure
         if last < self.known.count:
             gap = _gap(last + 1, self.known.count)
-            self.problems.append(f"{self.where}: ends after line {self.position}: {gap} missing")
+            self._tell(f"ends after line {self.position}: {gap} missing")
+
+    def _tell_line(self, problem: str) -> None:
+        self._tell(f"line {self.position}: {problem}")
 
     def _tell(self, problem: str) -> None:
-        self.problems.append(f"{self.where}: line {self.position}: {problem}")
+        if len(self.problems) < TOLD:
+            self.problems.append(f"{self.where}: {problem}")
+        else:
+            self.untold += 1
 
 
 def _gap(first: int, last: int) -> str:
