@@ -330,7 +330,9 @@ def _yaml(value: object) -> str:
         return "[" + ", ".join(map(_yaml, value)) + "]"
     if value == "":
         return '""'
-    return yaml.safe_dump(str(value) if isinstance(value, (Path, StrEnum)) else value).split("\n")[0]
+    return yaml.safe_dump(str(value) if isinstance(value, (Path, StrEnum)) else value).split("\n")[
+        0
+    ]
 
 
 def number(value: float) -> str:
@@ -434,8 +436,33 @@ def _others(found: Mapping[str, Any]) -> str:
     return table(("also", "measured"), rows)
 
 
+def redis() -> str:
+    """What a batch costs with few and with many clients in Redis."""
+    found = json.loads((FOLDER / "results/redis.json").read_text(encoding="utf-8"))
+    how = found["settings"]
+    few, many = how["clients"]
+    rows = [
+        (
+            f"`{fsync}`",
+            " / ".join(f"{ms:.2f}" for ms in measured["load ms"]),
+            " / ".join(f"{ms:.2f}" for ms in measured["swap ms"]),
+            f"{measured['ratio of load and swap']:.2f}",
+            f"{measured['bytes of Redis a client']:,}",
+        )
+        for fsync, measured in found["appendfsync"].items()
+    ]
+    head = ("appendfsync", "load ms", "swap ms", "ratio", "bytes of Redis a client")
+    basis = (
+        f"Medians of {how['batches']:,} batches of {how['clients a batch']} clients with"
+        f" {how['bytes of a memory']:,} bytes each, in a Redis of {few:,} / of {many:,} clients on the same"
+        f" machine ({found['machine']['cores']} cores), in turns."
+    )
+    return "\n\n".join([table(head, rows), basis])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "serving": serving,
+    "redis": redis,
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

@@ -8,6 +8,7 @@ MantletError
 ├── VictimError          the protected model failed or answered nonsense
 │   └── VictimTimeout    ... or took too long
 ├── StoreError           the memory of clients cannot be read or written
+│   └── StoreAway        ... because the store cannot be reached, or takes nothing now
 └── RequestError         the client's request is refused; carries the HTTP status
 """
 
@@ -44,6 +45,10 @@ class VictimTimeout(VictimError):
 
 class StoreError(MantletError):
     """The memory of clients cannot be read or written."""
+
+
+class StoreAway(StoreError):
+    """The store cannot be reached, or takes nothing now; what it holds is not to blame."""
 
 
 class RequestError(MantletError):

@@ -22,6 +22,7 @@ from serving.pipeline import Pipeline
 from serving.service import Service
 from serving.settings import Model, Settings
 from serving.stores import open_store
+from serving.stores.lenient import LenientStore
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +78,8 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
     store = open_store(
         settings.store, folder=settings.data_dir, remember_s=settings.remember_s, clock=clock
     )
+    if settings.store_away == "serve":
+        store = LenientStore(store, metrics.store_away.set)
     admission = Admission(
         settings.identity,
         settings.tiers,

@@ -1,7 +1,8 @@
 """Everything that ``serve`` would stumble over, found before it serves."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -61,11 +62,12 @@ def _check_keys(settings: Settings, report: Report) -> None:
             )
 
 
-def _open_store(settings: Settings) -> None:
+def _open_store(settings: Settings, report: Report) -> None:
     folder = settings.data_dir
-    open_store(
-        settings.store, folder=folder, remember_s=settings.remember_s, clock=monotonic
-    ).close()
+    with _warnings_to(report, "store"):
+        open_store(
+            settings.store, folder=folder, remember_s=settings.remember_s, clock=monotonic
+        ).close()
 
 
 def _check_port(report: Report, what: str, host: str, port: int) -> None:
@@ -85,7 +87,7 @@ def _check_port(report: Report, what: str, host: str, port: int) -> None:
 
 def _check_model(settings: Settings, name: str, report: Report) -> None:
     model = settings.models[name]
-    with structlog.testing.capture_logs() as logged:
+    with _warnings_to(report, f"models.{name}"):
         try:
             build.load_pipeline(name, model, settings)
         except VictimError as error:
@@ -94,9 +96,16 @@ def _check_model(settings: Settings, name: str, report: Report) -> None:
             report.mistakes.append(f"models.{name}: {error}")
         finally:
             model.victim.close()
+
+
+@contextmanager
+def _warnings_to(report: Report, what: str) -> Iterator[None]:
+    """What would be logged as a warning goes into the report, as one about ``what``."""
+    with structlog.testing.capture_logs() as logged:
+        yield
     for entry in logged:
         if entry["log_level"] == "warning":
             details = ", ".join(
                 f"{k} {v}" for k, v in entry.items() if k not in ("event", "log_level", "model")
             )
-            report.warnings.append(f"models.{name}: {entry['event']}: {details}")
+            report.warnings.append(f"{what}: {entry['event']}: {details}")

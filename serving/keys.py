@@ -16,6 +16,8 @@ from pathlib import Path
 from mantlet.errors import ConfigError
 
 PREFIX = "mk_"
+LONGEST_NAME = 200
+"""Characters of a client's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class KeyFile:
 
     def create(self, client: str, tier: str, now: float) -> tuple[str, Key]:
         """A new key; the text is returned once and not kept."""
+        if not client.strip() or len(client) > LONGEST_NAME or not client.isprintable():
+            raise ConfigError(
+                f"client name {client[:40]!a} has {len(client)} characters; give 1 to {LONGEST_NAME},"
+                " all of them printable"
+            )
         text = PREFIX + secrets.token_urlsafe(32)
         key = Key(secrets.token_hex(4), client, tier, digest_of(text), now)
         with self._alone():

@@ -28,6 +28,7 @@ from serving.events.kinds import ConfigLoaded
 from serving.protocol import bounded
 from serving.service import Service
 from serving.settings import Settings, load
+from serving.stores.redis import shown
 
 log = structlog.get_logger(__name__)
 EXAMPLES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
@@ -116,7 +117,8 @@ def _run_worker(settings: Settings, number: int, announce: Callable[[str], None]
 
 def _config_loaded(settings: Settings, number: int) -> ConfigLoaded:
     """What the log of events tells of a start; the digest sees secrets blanked."""
-    text = settings.model_dump_json(serialize_as_any=True)
+    blanked = settings.model_copy(update={"store": shown(settings.store)})
+    text = blanked.model_dump_json(serialize_as_any=True)
     return ConfigLoaded(
         version=__version__,
         digest=hashlib.sha256(text.encode()).hexdigest(),

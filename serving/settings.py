@@ -83,7 +83,7 @@ class Listen(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port of the clients; 0 lets the system choose."""
     workers: PositiveInt = 1
-    """Processes that share the port. Each loads every model; all share one SQLite store."""
+    """Processes that share the port. Each loads every model; all share one store."""
     max_body_bytes: PositiveInt = 8 * 1024 * 1024
     """A longer body is refused with 413, before it is read where its length is announced."""
     max_header_bytes: PositiveInt = 16 * 1024
@@ -188,9 +188,7 @@ class Model(Section):
                 raise ValueError(
                     f"detector '{detector.name}': this name is taken; give it another 'name'"
                 )
-        check_levels(
-            self.policy, [d.name for d in self.defenses], [d.name for d in self.detectors]
-        )
+        check_levels(self.policy, [d.name for d in self.defenses], [d.name for d in self.detectors])
         return self
 
 
@@ -214,7 +212,9 @@ class Settings(Section):
     secret: SecretStr | None = None
     """Keys the noise and the hashes of clients; 16 characters or more. Made at the first start."""
     store: str = "sqlite:///state.db"
-    """What is remembered: ``memory://``, or ``sqlite:///FILE`` relative to ``data_dir``."""
+    """``memory://``, ``sqlite:///FILE`` relative to ``data_dir``, or ``redis://:PASSWORD@HOST:PORT/DB``."""
+    store_away: Literal["closed", "serve"] = "closed"
+    """While the store is away: ``closed`` answers 503, ``serve`` goes by what it last knew."""
     events: str = "jsonl:///events.jsonl"
     """Where events are kept: ``jsonl:///FILE`` or ``sqlite:///FILE``, relative to ``data_dir``."""
     webhook: Webhook | None = None

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from mantlet.data import Images, load_images
 from mantlet.plugin import Setup
 from serving.victims.torch import TorchVictim
+from tests.redis_server import BINARY
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +28,23 @@ settings.register_profile(
 )  # pytest --hypothesis-profile=thorough
 settings.load_profile("default")
 torch.set_num_threads(1)
+
+
+WITHOUT_REDIS = "redis-server is not installed: the tests marked 'redis' are left out"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a Redis where there is none."""
+    needing = [item for item in items if item.get_closest_marker("redis")]
+    if BINARY is None and needing:
+        items[:] = [item for item in items if item not in needing]
+        config.hook.pytest_deselected(items=needing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was left out."""
+    if BINARY is None:
+        terminalreporter.write_line(WITHOUT_REDIS, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

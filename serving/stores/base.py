@@ -1,6 +1,6 @@
 """What every store promises; one conformance suite holds all of them to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 
 from mantlet.errors import StoreError
-from serving.pipeline import Memory
+from serving.folding import Memory
 from serving.stores.counters import Counters
 
 
@@ -36,6 +36,13 @@ class Store(Protocol):
 
         Nothing of the entries is stored when any key lost. What the counters counted before the
         call is stored in the same step.
+        """
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        """All that is remembered under keys that begin with ``prefix``, a bounded number at a time.
+
+        Nobody waits for a scan. An entry that is swapped meanwhile comes as it was or as it is, and may
+        come twice; one that stays is never left out.
         """
 
     def close(self) -> None:

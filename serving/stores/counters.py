@@ -35,9 +35,10 @@ class Counters(limits.storage.Storage):
     ) -> None:
         super().__init__()
         self._clock = clock
-        self._fetch = fetch
+        self.fetch = fetch
         self._counts: OrderedDict[str, Count] = OrderedDict()
         self._changed: set[str] = set()
+        self._absent: set[str] = set()
         self._lock = threading.Lock()
 
     @property
@@ -46,7 +47,9 @@ class Counters(limits.storage.Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         with self._lock:
-            count = self._current(key)
+            # `get` comes before: what it did not find need not be looked for again
+            count = self._held(key) if key in self._absent else self._current(key)
+            self._absent.discard(key)
             if count is None:
                 count = self._counts[key] = Count(0, self._clock() + expiry)
             count.value += amount
@@ -67,6 +70,9 @@ class Counters(limits.storage.Storage):
     def get(self, key: str) -> int:
         with self._lock:
             count = self._current(key)
+            if count is None and self.fetch is not None:
+                self._absent = self._absent if len(self._absent) < KEPT else set()
+                self._absent.add(key)
             return 0 if count is None else count.value
 
     def get_expiry(self, key: str) -> float:
@@ -99,7 +105,8 @@ class Counters(limits.storage.Storage):
     def drain(self) -> dict[str, Count]:
         """Take what is pending, by key; forgets counters that ended, or are stored and long unused."""
         with self._lock:
-            changed = {key: self._counts[key] for key in self._changed if key in self._counts}
+            held = {key: self._held(key) for key in self._changed}
+            changed = {key: count for key, count in held.items() if count is not None}
             pending = {key: replace(count) for key, count in changed.items()}
             for count in changed.values():
                 count.pending = 0
@@ -111,35 +118,47 @@ class Counters(limits.storage.Storage):
         while len(self._counts) > KEPT:
             key, count = next(iter(self._counts.items()))
             ended = count.expires <= self._clock()
-            if not ended and (self._fetch is None or key in pending):
+            if not ended and (self.fetch is None or key in pending):
                 break
             del self._counts[key]
 
-    def settle(self, totals: Mapping[str, int]) -> None:
-        """Adopt stored totals, which hold the counts of other processes too."""
+    def settle(self, totals: Mapping[str, Count]) -> None:
+        """Adopt stored totals, which hold the counts of other processes too, and their windows.
+
+        A window of ours that ends before the stored one is looked up again at its end.
+        """
         with self._lock:
             for key, total in totals.items():
-                if key in self._counts:
-                    self._counts[key].value = total + self._counts[key].pending
+                ours = self._counts.get(key)
+                if ours is not None and total.expires > self._clock():
+                    ours.value = total.value + ours.pending
+                    ours.expires = min(ours.expires, total.expires)
 
     def give_back(self, pending: Mapping[str, Count]) -> None:
         """Undo a drain whose write failed."""
         with self._lock:
             for key, count in pending.items():
-                if key in self._counts:
-                    self._counts[key].pending += count.pending
+                ours = self._counts.get(key)
+                if ours is not None and ours.expires == count.expires:
+                    ours.pending += count.pending
                     self._changed.add(key)
 
     def _current(self, key: str) -> Count | None:
+        """The count of the window that runs, from memory or from the store."""
+        count = self._held(key)
+        if count is None and self.fetch is not None:
+            count = self.fetch(key)
+            if count is None or count.expires <= self._clock():
+                return None
+            self._counts[key] = count
+        return count
+
+    def _held(self, key: str) -> Count | None:
+        """The count of the window that runs, if it is in memory."""
         count = self._counts.get(key)
-        if count is None and self._fetch is not None:
-            count = self._fetch(key)
-            if count is not None:
-                self._counts[key] = count
-        if count is None:
-            return None
-        if count.expires <= self._clock():
+        if count is not None and count.expires <= self._clock():
             del self._counts[key]
             return None
-        self._counts.move_to_end(key)
+        if count is not None:
+            self._counts.move_to_end(key)
         return count

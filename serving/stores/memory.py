@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from serving.stores.base import Entry
@@ -47,6 +47,15 @@ class MemoryStore:
                 self._forget(at)
         self.counters.drain()
         return lost
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        with self._lock:
+            keys = list(self._entries)
+        for key in keys:
+            if key.startswith(prefix):
+                entry = self.load_many([key], self.counters.now())[key]
+                if entry.memory:
+                    yield key, entry
 
     def _forget(self, at: float) -> None:
         """Drop the clients whose time is over; they stand first, for each swap moves its own last."""

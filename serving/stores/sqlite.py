@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mantlet.errors import ConfigError, StoreError
+from mantlet.errors import ConfigError, StoreAway, StoreError
 from serving.stores.base import Entry, pack, unpack
 from serving.stores.counters import Count, Counters
 
@@ -35,12 +35,17 @@ COUNT = """
 INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET
     value = CASE WHEN expires <= ?4 THEN ?2 ELSE value + ?2 END,
     expires = CASE WHEN expires <= ?4 THEN ?3 ELSE expires END
-RETURNING value
+RETURNING value, expires
 """
 HOUR_S = 3600.0
+SCAN = """
+SELECT key, version, memory FROM clients WHERE key >= ? AND key > ? AND hour >= ? ORDER BY key LIMIT ?
+"""
 CHUNK = 500
 RECENT = 4096
 """Entries kept at hand. A stale one does no harm: its swap loses, and it is read again."""
+SCANNED = 100
+"""Clients that a scan reads at once."""
 SWEEP = 1000
 """Rows that one write forgets at the most, so that no query pays for a long clean-up."""
 
@@ -130,6 +135,17 @@ class SqliteStore:
         self._keep(entries, hour, stored=not lost)
         return lost
 
+    def scan(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        oldest = int((self.counters.now() - self._remember_s) // HOUR_S)
+        last, rows = "", [("", 0, b"")]
+        while rows:
+            with self._connection() as db:
+                rows = db.execute(SCAN, (prefix, last, oldest, SCANNED)).fetchall()
+            for last, version, memory in rows:
+                if not last.startswith(prefix):
+                    return
+                yield last, Entry(version, unpack(memory))
+
     def _keep(self, entries: Mapping[str, Entry], hour: int, *, stored: bool) -> None:
         """Keep what was stored at hand; forget it when it was not, for then ours may be stale."""
         if len(self._recent) > RECENT:
@@ -166,7 +182,9 @@ class SqliteStore:
             except sqlite3.Error as error:
                 with suppress(sqlite3.Error):  # none may be open, or the database is closed
                     self._db.execute("ROLLBACK")
-                raise StoreError(f"the store failed: {error}") from error
+                # locked, full or out of reach; other errors are of what it holds
+                kind = StoreAway if isinstance(error, sqlite3.OperationalError) else StoreError
+                raise kind(f"the store failed: {error}") from error
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -191,10 +209,10 @@ def _swap(db: sqlite3.Connection, key: str, version: int, memory: bytes, hour: i
     return db.execute(sql, (memory, hour, key, version)).rowcount == 1
 
 
-def _add(db: sqlite3.Connection, pending: Mapping[str, Count], at: float) -> dict[str, int]:
+def _add(db: sqlite3.Connection, pending: Mapping[str, Count], at: float) -> dict[str, Count]:
     """Add what was counted to the stored counters; one whose window is over starts anew."""
     totals = {}
     for key, count in pending.items():
-        [total] = db.execute(COUNT, (key, count.pending, count.expires, at)).fetchone()
-        totals[key] = int(total)
+        row = db.execute(COUNT, (key, count.pending, count.expires, at)).fetchone()
+        totals[key] = Count(int(row[0]), float(row[1]))
     return totals

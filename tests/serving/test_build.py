@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import structlog
 import torch
+from prometheus_client import generate_latest
 
-from mantlet.errors import ConfigError, MantletError, WeightsError
+from mantlet.errors import ConfigError, MantletError, StoreAway, WeightsError
 from serving import build, calibration, settings
 from serving.settings import Settings
 from tests.helpers import config, query, rows, write_config
+from tests.redis_server import redis_server
 
 
 def load(root: Path, tmp_path: Path, **changes: Any) -> Settings:
@@ -101,6 +103,28 @@ def test_a_service_is_ready_once_its_models_are_loaded(root: Path, tmp_path: Pat
     assert service.ready
     assert service.gateways["mnist"].pipeline.victim.classes == 10
     service.close()
+
+
+@pytest.mark.redis
+def test_while_the_store_is_away_a_service_does_as_the_config_says(
+    root: Path, tmp_path: Path
+) -> None:
+    with redis_server(tmp_path / "redis") as server:
+        url = server.url + "?socket_timeout=0.2"
+        closed, lenient = (
+            build.build_service(load(root, tmp_path, store=url, store_away=away), lambda: 1000.0)
+            for away in ("closed", "serve")
+        )
+        server.kill()
+        with pytest.raises(StoreAway):
+            closed.store.load_many(["a"], 1000.0)
+        entry = lenient.store.load_many(["a"], 1000.0)["a"]
+        scrape = generate_latest(lenient.metrics.registry)
+        for service in (closed, lenient):
+            service.close()
+
+    assert entry.memory == {}
+    assert b"mantlet_store_away 1.0" in scrape
 
 
 def test_damaged_keys_stop_the_start(root: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from serving.checks import Report
 from serving.keys import KeyFile
 from serving.stores.sqlite import SqliteStore
 from tests.helpers import config, write_config
+from tests.redis_server import free_port, redis_server
 
 Raw = dict[str, Any]
 
@@ -83,7 +84,7 @@ MISTAKES: dict[str, tuple[Callable[[Raw, Path], object], str]] = {
         "no such file; run: mantlet calibrate CONFIG --benign FILE",
     ),
     "damaged calibration": (damaged_calibration, "is damaged"),
-    "unknown store": (lambda raw, _: raw.update(store="redis://x"), "store 'redis://x' is of no"),
+    "unknown store": (lambda raw, _: raw.update(store="etcd://x"), "store 'etcd://x' is of no"),
     "damaged store": (damaged_store, "state.db' cannot be opened"),
     "damaged keys": (damaged_keys, "keys.json' cannot be read"),
     "short secret": (lambda raw, _: raw.update(secret="short"), "secret: has under 16"),
@@ -123,6 +124,29 @@ def test_a_port_in_use_is_found(section: str, root: Path, tmp_path: Path) -> Non
         f"{section}.port = {port} on 127.0.0.1: cannot listen there (Address already in use);"
         " take another"
     ]
+
+
+def test_a_redis_that_is_not_there_is_a_mistake_and_its_password_is_not_shown(
+    root: Path, tmp_path: Path
+) -> None:
+    url = f"redis://:sesame@127.0.0.1:{free_port()}/0"
+    report = checked(tmp_path, config(root, tmp_path, store=url))
+    (mistake,) = report.mistakes
+
+    assert mistake.startswith("store 'redis://:***@127.0.0.1:")
+    assert mistake.endswith("does Redis run there?")
+
+
+@pytest.mark.redis
+def test_a_redis_that_would_lose_alarms_is_a_warning(root: Path, tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis", "--maxmemory-policy", "allkeys-lru") as server:
+        report = checked(tmp_path, config(root, tmp_path, store=server.url))
+    _, evicts, forgets = sorted(report.warnings)
+
+    assert report.mistakes == []
+    assert evicts.startswith("store: redis_evicts: maxmemory_policy allkeys-lru, ")
+    assert evicts.endswith("remedy set maxmemory-policy noeviction")
+    assert forgets.startswith("store: redis_forgets: meaning nothing is kept on disk")
 
 
 def test_all_mistakes_are_found_at_once(root: Path, tmp_path: Path) -> None:

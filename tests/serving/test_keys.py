@@ -33,6 +33,22 @@ def test_a_key_has_256_random_bits_and_no_two_are_alike(keys: KeyFile) -> None:
     assert len({key.id for key in keys.all()}) == 20
 
 
+@pytest.mark.parametrize("name", ["", " ", "x" * 10_240, "two\nlines", "bell\a"])
+def test_a_client_needs_a_name_that_fits_a_line(keys: KeyFile, name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"has {len(name)} characters; give 1 to 200, all of them"
+    ):
+        keys.create(name, "default", NOW)
+
+    assert keys.all() == []
+
+
+def test_a_long_name_in_any_script_is_taken(keys: KeyFile) -> None:
+    _, key = keys.create("é界 " * 66, "default", NOW)
+
+    assert keys.all() == [key]
+
+
 def test_only_the_hash_of_a_key_is_kept(keys: KeyFile) -> None:
     text, _ = keys.create("acme", "default", NOW)
     content = keys.path.read_text()

@@ -70,11 +70,18 @@ def test_with_keys_on_the_line_asks_for_one(tmp_path: Path) -> None:
 def test_a_start_is_told_by_a_digest_of_the_settings_without_their_secrets(tmp_path: Path) -> None:
     told = {
         runner._config_loaded(service(tmp_path, **changes).settings, 0).digest
-        for changes in ({}, {"secret": "a" * 16}, {"secret": "b" * 16}, {"threads": 2})
+        for changes in (
+            {},
+            {"secret": "a" * 16},
+            {"secret": "b" * 16},
+            {"threads": 2},
+            {"store": "redis://:one@localhost/0"},
+            {"store": "redis://:two@localhost/0"},
+        )
     }
     event = runner._config_loaded(service(tmp_path).settings, 3)
 
-    assert len(told) == 3
+    assert len(told) == 4
     assert (event.models, event.worker, event.version) == (("mnist",), 3, __version__)
 
 

@@ -60,7 +60,7 @@ def test_the_stored_total_is_adopted_and_what_came_since_is_on_top(clock: Clock)
     count.incr("a", 60, 3)
     count.drain()
     count.incr("a", 60, 1)
-    count.settle({"a": 40, "gone": 7})
+    count.settle({"a": Count(40, 160.0), "gone": Count(7, 160.0)})
 
     assert (count.get("a"), count.get("gone")) == (41, 0)
 
