@@ -10,7 +10,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import structlog
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from mantlet import __version__
 from serving.events.chain import Record
@@ -36,6 +36,12 @@ def _url(value: object) -> str:
     return text
 
 
+def _long(value: SecretStr) -> SecretStr:
+    if len(value) < 16:
+        raise ValueError("has under 16 characters; use: openssl rand -hex 32")
+    return value
+
+
 class Webhook(BaseModel):
     """Who is told of events as soon as they are in the log; see the page on events."""
 
@@ -43,7 +49,7 @@ class Webhook(BaseModel):
 
     url: Annotated[str, BeforeValidator(_url)]
     """Where they are posted: ``https://`` or ``http://``. Redirects are not followed."""
-    secret: Annotated[SecretStr, Field(min_length=16)]
+    secret: Annotated[SecretStr, AfterValidator(_long)]
     """Signs what is posted; 16 characters or more, which the receiver has too."""
     kinds: tuple[EventKind, ...] = (
         EventKind.ALARM,
@@ -171,7 +177,7 @@ def signature(secret: bytes, body: bytes, at: int) -> str:
     """``t=<at>,v1=<HMAC-SHA256 of "at.body" in hex>``; ``at`` in seconds since 1970.
 
     >>> signature(b"secret", b"{}", 7)[:12]
-    't=7,v1=97fc7'
+    't=7,v1=76aad'
     """
     digest = hmac.digest(secret, b"%d.%b" % (at, body), "sha256").hex()
     return f"t={at},v1={digest}"

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mantlet.errors import RequestError
+from mantlet.errors import RequestError, StoreError
 from serving.events.kinds import Unban
 from serving.exchange import Message, Scope
+from serving.stores.memory import MemoryStore
 from tests.serving.inprocess import SECRET, load, service
 
 KEYED = {"identity": {"open": False}}
@@ -122,3 +123,17 @@ def test_at_its_end_it_writes_the_events_that_wait(tmp_path: Path) -> None:
     ready.close()
 
     assert ready.events.verify().events == 20
+
+
+def test_a_store_that_is_away_at_the_end_takes_no_events_along(tmp_path: Path) -> None:
+    class Away(MemoryStore):
+        def close(self) -> None:
+            raise StoreError("away")
+
+    ready = service(tmp_path)
+    ready.store = Away(ready.clock, 1.0)
+    ready.events.record(Unban(client="c", name="acme", tier="default", by="operator"))
+
+    with pytest.raises(StoreError):
+        ready.close()
+    assert ready.events.verify().events == 1
