@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: serve test fmt lint types cov docs wheel bench-serving ci
+.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-detection ci
 
 serve: .venv/served
 	$(BIN)/mantlet serve $(CONFIG) $(if $(PORT),--set listen.port=$(PORT)) $(if $(WORKERS),--set listen.workers=$(WORKERS))
@@ -44,12 +44,16 @@ cov: .venv/tested
 
 docs: .venv/tested  # writes the generated parts of docs/ anew
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.pictures
 
 wheel: .venv/tested
 	$(BIN)/python -m build --wheel --no-isolation
 
 bench-serving: .venv/tested
 	$(BIN)/python -m tests.benchmarks.serving --out docs/results/serving.json
+
+bench-detection: .venv/tested  # MANTLET_DATA is the folder of the pictures; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.detection --out docs/results/detection.json
 
 ci: .venv/tested lint types  # with the tests that need PyPI; the build of the wheel is one of them
 	$(BIN)/python -m pytest -q

@@ -2,11 +2,12 @@
 
 from detectors.foreign import Foreign
 from detectors.rate import Rate
+from detectors.sketch import Sketch
 from mantlet.plugin import Detector
 from mantlet.registry import discover
 
 GROUP = "mantlet.detectors"
-BUILTIN: tuple[type[Detector], ...] = (Foreign, Rate)
+BUILTIN: tuple[type[Detector], ...] = (Foreign, Rate, Sketch)
 
 
 def known() -> dict[str, type[Detector]]:

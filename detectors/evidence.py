@@ -1,109 +1,114 @@
 """The shared alarm statistic: an anytime-valid test that holds for a client's whole life.
 
-The null says that the client's conditional mean score never exceeds ``tolerated``. Each of K bets
-grows as long as scores exceed it; new money enters at every row, with weights 1/(t(t+1)) that sum to
-one, so that an attack may start at any time. The mean over the bets is an e-process: by Ville's
-inequality it reaches 1/alpha with probability at most alpha under the null, however long the client
-lives and however often it is looked at.
+The null says that the conditional mean of each of a client's scores never exceeds ``tolerated``. Each of
+K bets grows as long as scores exceed it; new money enters at every row, with weights 1/(t(t+1)) that
+sum to one, so that an attack may start at any time. The mean over bets, scores and detectors is an
+e-process: by Ville's inequality it reaches 1/alpha with probability at most alpha under the null, however
+long the client lives, however often it is looked at, and however many detectors look.
 
 Sources: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS-B
 2024; Shin, Ramdas and Rinaldo, "E-detectors", 2023; Ville, 1939.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from mantlet.types import State
+CEILING = 1e60
+"""Wealth is capped here: far beyond every threshold, far from what a float cannot hold."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Tests ``scores`` columns that each have their own tolerated mean, and averages their evidence.
+    """Tests the scores of D detectors at once; detector d gives ``widths[d]`` of the F columns.
 
-    ``tolerated`` (F,) in (0, 1): the mean score an honest client may have. ``alpha`` in (0, 1): the
-    chance that one honest client is ever alarmed. ``bets``: size K of the grid.
+    ``alpha`` in (0, 1): the chance that one honest client is ever alarmed, by all of them together.
+    ``bets``: size K of the grid of bets. Each detector has the same share of the mean.
 
-    >>> test = Evidence(tolerated=(0.08,), alpha=1e-6)
-    >>> state, suspicion, alarm = test.update(test.initial(), np.ones((20, 1)))
-    >>> int(alarm.argmax()) + 1  # the row of the alarm, when every row scores 1
+    >>> test = Evidence(widths=(1,), alpha=1e-6)
+    >>> wealth, trail = test.fold(
+    ...     test.initial()[None], np.zeros(1), [range(20)], np.ones((20, 1)), np.array([0.08])
+    ... )
+    >>> int((test.suspicion(trail)[:, 0] >= 1).argmax()) + 1  # the alarm, when every row scores 1
     7
     """
 
-    tolerated: tuple[float, ...]
+    widths: tuple[int, ...]
     alpha: float
     bets: int = 16
 
     @cached_property
-    def _mean(self) -> np.ndarray:
-        """(F,) tolerated means."""
-        return np.asarray(self.tolerated)
+    def _grid(self) -> np.ndarray:
+        """(K,) bets as shares of the largest: geometric, from a fortieth to just below 1/m0."""
+        return 0.98 * np.geomspace(1 / 40, 1.0, self.bets)
 
     @cached_property
-    def _growth(self) -> np.ndarray:
-        """(F, K) bets: geometric in (0, 1/m0), from a fortieth of the largest to just below it."""
-        return (0.98 / self._mean)[:, None] * np.geomspace(1 / 40, 1.0, self.bets)[None, :]
+    def _starts(self) -> np.ndarray:
+        """(D,) the first column of each detector."""
+        return np.cumsum((0, *self.widths[:-1]))
 
-    def initial(self) -> State:
-        """No evidence; ``seen`` holds the rows so far and whether the alarm has come."""
-        return {
-            "log_wealth": np.full((len(self.tolerated), self.bets), -np.inf),
-            "seen": np.zeros(2, dtype=np.int64),
-        }
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """(D,) the weight of one bet on one column of each detector in the mean."""
+        return 1 / (len(self.widths) * self.bets * np.asarray(self.widths))
 
-    def _wealth(self, state: State) -> np.ndarray:
-        """The (F, K) log wealth so far; none when other settings left another shape."""
-        wealth = state["log_wealth"]
-        if wealth.shape == self._growth.shape:
-            return wealth
-        # the alarm and the count of rows stay: no alarm is lost, and the bound of a lifetime holds
-        return self.initial()["log_wealth"]
+    def initial(self) -> np.ndarray:
+        """(F, K) wealth of a client never seen before."""
+        return np.zeros((sum(self.widths), self.bets))
 
-    def update(self, state: State, scores: np.ndarray) -> tuple[State, np.ndarray, np.ndarray]:
-        """Fold (n, F) scores in [0, 1], in order; return state, suspicion (n,) and alarm (n,).
+    def fold(
+        self,
+        wealth: np.ndarray,
+        seen: np.ndarray,
+        rows_of: Sequence[Sequence[int]],
+        scores: np.ndarray,
+        tolerated: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fold (B, F) scores in [0, 1] of N clients; NaN abstains and leaves the wealth as it is.
 
-        In closed form, all rows at once: with L the running log growth of a bet and w_j the money
-        entering at row j, log S_i = L_i + log(S_0 + sum over j <= i of w_j exp(-L_{j-1})).
+        ``wealth`` (N, F, K) and ``seen`` (N,) rows before; ``rows_of[n]`` are client n's rows, in order;
+        ``tolerated`` (F,) or (B, F) in (0, 1). Returns the wealth after, (N, F, K), and the wealth of
+        each row's client just after that row, (B, F, K).
         """
-        count, (seen, alarmed) = len(scores), state["seen"].tolist()
-        log_growth = np.log1p((scores - self._mean)[:, :, None] * self._growth)  # (n, F, K)
-        fold = self._one_row if count == 1 else self._many_rows
-        log_wealth = fold(self._wealth(state), log_growth, seen)
-        level = np.minimum(np.maximum(self._log_mean(log_wealth) / -math.log(self.alpha), 0.0), 1.0)
-        alarm = np.maximum.accumulate((level >= 1.0) | bool(alarmed))
-        after = {
-            "log_wealth": log_wealth[-1],
-            "seen": np.array([seen + count, alarm[-1]], dtype=np.int64),
-        }
-        return after, np.where(alarm, 1.0, level), alarm
+        gain = (scores - tolerated) / tolerated
+        if np.isnan(gain).any():
+            gain = np.nan_to_num(gain, nan=0.0)
+        factor = 1.0 + gain[:, :, None] * self._grid  # (B, F, K)
+        trail = np.empty_like(factor)
+        # the n-th rows of all clients that have so many are one step; the longest come first
+        order = sorted(range(len(rows_of)), key=lambda n: -len(rows_of[n]))
+        counts = np.array([len(rows_of[n]) for n in order])
+        t = np.asarray(seen)[order, None] + np.arange(1, counts[0] + 1)  # (N, steps)
+        money = (1.0 / (t * (t + 1.0)))[:, :, None, None]
+        now = wealth[order]
+        for step, many in enumerate((counts > np.arange(counts[0])[:, None]).sum(axis=1).tolist()):
+            # one client's turn indexes by a number, which is many times faster than by a list
+            rows = [rows_of[n][step] for n in order[:many]] if many > 1 else rows_of[order[0]][step]
+            at = now[:many] if many > 1 else now[0]
+            at += money[:many, step] if many > 1 else money[0, step]
+            at *= factor[rows]
+            np.minimum(at, CEILING, out=at)
+            trail[rows] = at
+        after = np.empty_like(now)
+        after[order] = now
+        return after, trail
 
-    @staticmethod
-    def _one_row(before: np.ndarray, log_growth: np.ndarray, seen: int) -> np.ndarray:
-        """The recursion itself, for the usual batch that has one row of a client."""
-        log_entering = -math.log(seen + 1) - math.log(seen + 2)
-        after: np.ndarray = log_growth + np.logaddexp(before, log_entering)
-        return after
+    def suspicion(self, trail: np.ndarray) -> np.ndarray:
+        """(B, 1 + D) in [0, 1] from (B, F, K) wealth: of all detectors together, then of each.
 
-    @staticmethod
-    def _many_rows(before: np.ndarray, log_growth: np.ndarray, seen: int) -> np.ndarray:
-        """The closed form, (n, F, K) wealth after each row."""
-        count = len(log_growth)
-        t = np.arange(seen + 1, seen + count + 1, dtype=np.float64)
-        log_entering = -np.log(t) - np.log1p(t)  # (n,)
-        grown = log_growth.cumsum(axis=0)
-        banked = np.empty((count + 1, *grown.shape[1:]))
-        banked[0] = before
-        banked[1] = log_entering[0]
-        banked[2:] = log_entering[1:, None, None] - grown[:-1]
-        after: np.ndarray = grown + np.logaddexp.accumulate(banked, axis=0)[1:]
-        return after
+        The wealth is in logarithms, as a share of that of 1/alpha; 1 is the alarm.
+        """
+        # no matrix product: its last bits depend on how many rows there are
+        parts = np.add.reduceat(trail.sum(axis=2), self._starts, axis=1) * self._weights  # (B, D)
+        mean = np.hstack([parts.sum(axis=1, keepdims=True), parts])
+        level: np.ndarray = np.log(np.maximum(mean, 1.0)) / -math.log(self.alpha)
+        np.minimum(level, 1.0, out=level)
+        return level
 
-    def _log_mean(self, log_wealth: np.ndarray) -> np.ndarray:
-        """(n,) log of the mean over scores and bets of (n, F, K) wealth."""
-        flat = log_wealth.reshape(len(log_wealth), -1)
-        peak = flat.max(axis=1)
-        total = np.exp(flat - peak[:, None]).sum(axis=1)
-        mean: np.ndarray = peak + np.log(total / flat.shape[1])
-        return mean
+    def worth(self, wealth: np.ndarray, seen: int) -> float:
+        """The e-process of one client after ``seen`` rows: its mean wealth (F, K), and what is still to enter."""
+        parts = np.add.reduceat(wealth.sum(axis=1), self._starts) * self._weights  # (D,)
+        return float(parts.sum()) + 1.0 / (seen + 1)

@@ -5,29 +5,25 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, PrivateAttr
-from scipy.special import betaincinv
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from detectors.evidence import Evidence
 from mantlet.errors import CalibrationError
-from mantlet.plugin import Calibration, Detector, Setup
-from mantlet.types import Prediction, Query, State
+from mantlet.plugin import Calibration, EvidenceDetector, Setup
+from mantlet.types import Prediction, Query
 
 Measure = Literal["residual", "mahalanobis", "energy"]
 
 
-class Foreign(Detector):
-    """Flags rows beyond the benign quantile of several distances, each with its own evidence, averaged.
+class Foreign(EvidenceDetector):
+    """Flags rows beyond the benign quantile of several distances; each is a score of its own.
 
     * ``residual``: what the principal components of benign inputs leave unexplained; it needs nothing
       of the victim and so also guards an upstream one.
     * ``mahalanobis``: distance of the victim's features to the nearest class mean (Lee et al., 2018).
     * ``energy``: minus the log-sum-exp of the logits (Liu et al., 2020).
 
-    A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows. The share
-    that an honest client may reach, ``tolerated``, is ``margin`` times the upper 99 % bound of the
-    benign share, so few calibration rows make a patient detector and not an accusing one.
+    A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows.
 
     The idea of telling foreign queries from the victim's own distribution is that of Atli et al. (2019);
     the windows and repeated tests there are replaced by `detectors.evidence`. What undoes it: a thief
@@ -41,42 +37,26 @@ class Foreign(Detector):
         "energy",
     )
     """Distances; those that the victim cannot show are left out."""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
-    """The chance that an honest client is ever alarmed."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.97
     """Share of held-out benign rows below the threshold."""
-    margin: Annotated[float, Field(ge=1)] = 2.5
-    """Factor on the share of flagged rows that an honest client may reach."""
     components: PositiveInt = 50
     """Principal components of ``residual``."""
 
-    needs_calibration = True
-    _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
-
     def load(self, setup: Setup) -> None:
-        learned = setup.calibration or {}
-        if learned and not any(f"{measure}.threshold" in learned for measure in self.measures):
+        super().load(setup)
+        if self._learned and not any(f"{m}.threshold" in self._learned for m in self.measures):
             raise CalibrationError(
                 f"detector '{self.name}': its calibration has none of {', '.join(self.measures)};"
                 " make it anew: mantlet calibrate CONFIG --benign FILE"
             )
-        self._learned.update(learned)
-
-    @property
-    def enforces(self) -> bool:
-        return bool(self._learned)
 
     @cached_property
     def _measures(self) -> tuple[Measure, ...]:
         return tuple(m for m in self.measures if f"{m}.threshold" in self._learned) or self.measures
 
-    @cached_property
-    def _evidence(self) -> Evidence:
-        # without a calibration every score is 0, so the placeholder is never exceeded
-        tolerated = (
-            float(self._learned[f"{m}.tolerated"]) if self.enforces else 0.5 for m in self._measures
-        )
-        return Evidence(tolerated=tuple(tolerated), alpha=self.alpha)
+    @property
+    def width(self) -> int:
+        return len(self._measures)
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         flags = np.zeros((len(query.clients), len(self._measures)), np.float32)
@@ -86,14 +66,6 @@ class Foreign(Detector):
                 distance = _distance(measure, learned, query.inputs, prediction)
                 flags[:, column] = distance > learned[f"{measure}.threshold"]
         return torch.from_numpy(flags)  # (B, F)
-
-    def initial(self) -> State:
-        return self._evidence.initial()
-
-    def update(
-        self, state: State, rows: np.ndarray, at: float
-    ) -> tuple[State, np.ndarray, np.ndarray]:
-        return self._evidence.update(state, rows)
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Fit on the even rows, take thresholds from the odd ones; needs 200 rows or more."""
@@ -118,12 +90,7 @@ class Foreign(Detector):
         for measure in available:
             held_out = _distance(measure, learned, query.inputs, prediction)[odd]
             threshold = np.quantile(held_out, self.quantile).astype(np.float32)
-            flagged, total = int((held_out > threshold).sum()), len(held_out)
-            upper = float(
-                betaincinv(flagged + 1, total - flagged, 0.99)
-            )  # Clopper and Pearson, 1934
             learned[f"{measure}.threshold"] = threshold
-            learned[f"{measure}.tolerated"] = np.array(min(self.margin * upper, 0.5))
         return learned
 
 

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mantlet.plugin import Detector
+from mantlet.plugin import ThresholdDetector
 from mantlet.types import Prediction, Query, State
 
 
-class Rate(Detector):
+class Rate(ThresholdDetector):
     """Suspicion is the share of ``rows`` that a client has used in the current window.
 
     Windows are ``window_s`` seconds long and aligned to the clock. The alarm comes at the last row of
@@ -44,8 +44,12 @@ class Rate(Detector):
         last, before, alarmed = state["counts"].tolist()
         # a clock that steps back stays in the window it was in: budgets are never refilled by it
         window = max(int(at // self.window_s), last)
-        used = (before if window == last else 0) + np.arange(1, len(rows) + 1)
-        alarm = (used >= self.rows) | bool(alarmed)
-        suspicion = np.where(alarm, 1.0, used / self.rows)
+        start = before if window == last else 0
+        used = np.arange(start + 1, start + len(rows) + 1)
+        suspicion = used / self.rows
+        alarm = used >= self.rows
+        if alarmed or alarm[-1]:
+            alarm |= bool(alarmed)
+            suspicion[alarm] = 1.0
         after = {"counts": np.array([window, used[-1], alarm[-1]], dtype=np.int64)}
         return after, suspicion, alarm

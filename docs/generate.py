@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
+from docs import detection
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
@@ -460,9 +461,19 @@ def redis() -> str:
     return "\n\n".join([table(head, rows), basis])
 
 
+def _measured(rows: Sequence[tuple[str, ...]]) -> str:
+    return table(rows[0], rows[1:])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "serving": serving,
     "redis": redis,
+    "detection_honest": lambda: _measured(detection.honest()),
+    "detection_thieves": lambda: _measured(detection.thieves(detection.plain_attacks())),
+    "detection_diluted": lambda: _measured(detection.thieves(detection.diluted_attacks())),
+    "detection_campaigns": lambda: _measured(detection.campaigns()),
+    "detection_published": lambda: _measured(detection.published()),
+    "detection_cost": lambda: _measured(detection.costs()),
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

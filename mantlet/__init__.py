@@ -6,7 +6,14 @@ What a plug-in needs is here; everything else is imported from its own module.
 from importlib.metadata import version as _version
 
 from mantlet.errors import MantletError
-from mantlet.plugin import Calibration, Defense, Detector, Plugin, Setup
+from mantlet.plugin import (
+    Calibration,
+    Defense,
+    EvidenceDetector,
+    Plugin,
+    Setup,
+    ThresholdDetector,
+)
 from mantlet.types import InputSpec, Kind, Prediction, Query, Released, Signal, State, Victim
 
 __version__ = _version("mantlet")
@@ -14,7 +21,7 @@ __version__ = _version("mantlet")
 __all__ = [
     "Calibration",
     "Defense",
-    "Detector",
+    "EvidenceDetector",
     "InputSpec",
     "Kind",
     "MantletError",
@@ -25,5 +32,6 @@ __all__ = [
     "Setup",
     "Signal",
     "State",
+    "ThresholdDetector",
     "Victim",
 ]

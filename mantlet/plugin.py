@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from torch import Tensor
 
 from mantlet import simplex
@@ -101,11 +101,11 @@ class Defense(Plugin, ABC):
 
 
 class Detector(Plugin, ABC):
-    """Scores rows in one vectorised step, then folds each client's rows into that client's memory.
+    """Scores rows in one vectorised step; what is folded per client depends on the kind of detector.
 
-    ``score`` is stateless and sees clean predictions. ``update`` is a pure function; it returns the
-    suspicion and the alarm after *each* row, so that the answer to a row never depends on how the
-    client's stream was cut into batches.
+    ``score`` is stateless and sees clean predictions. What is remembered of a client is a ``State``,
+    and folding rows into it is a pure function whose result does not depend on how the client's stream
+    was cut into batches. Subclass `EvidenceDetector` or `ThresholdDetector`, not this.
     """
 
     needs_calibration: ClassVar[bool] = False
@@ -114,15 +114,9 @@ class Detector(Plugin, ABC):
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, F) float scores of the rows."""
 
-    @abstractmethod
     def initial(self) -> State:
-        """The memory of a client never seen before."""
-
-    @abstractmethod
-    def update(
-        self, state: State, rows: np.ndarray, at: float
-    ) -> tuple[State, np.ndarray, np.ndarray]:
-        """Fold one client's ``rows`` (n, F), in order; return state, suspicion (n,), alarm (n,)."""
+        """The memory of a client never seen before; none by default."""
+        return {}
 
     def fits(self, state: State) -> bool:
         """Whether a stored memory is one of this detector as it is set now; others start anew."""
@@ -140,3 +134,57 @@ class Detector(Plugin, ABC):
     def enforces(self) -> bool:
         """Whether its signals may change answers: with a calibration, or where none is needed."""
         return True
+
+
+class ThresholdDetector(Detector):
+    """Judges by a count or a rule of its own; no statistical bound stands behind its alarm."""
+
+    measures_progress: ClassVar[bool] = False
+    """Whether its suspicion is how far the client has extracted the model."""
+
+    @abstractmethod
+    def update(
+        self, state: State, rows: np.ndarray, at: float
+    ) -> tuple[State, np.ndarray, np.ndarray]:
+        """Fold one client's ``rows`` (n, F), in order; return state, suspicion (n,), alarm (n,)."""
+
+
+class EvidenceDetector(Detector):
+    """Gives every row G scores in [0, 1], whose mean over an honest client's rows is bounded.
+
+    The pipeline tests the scores of all such detectors together (`detectors.evidence`). The bound,
+    ``tolerated``, is measured on benign rows by ``mantlet calibrate``, with ``margin``; clients of a tier
+    with benign rows of its own have a bound of their own. A score of NaN abstains; whether a row
+    abstains may depend on what came before it, and never on the row.
+    """
+
+    margin: Annotated[float, Field(ge=1)] = 2.5
+    """Factor on the mean score that benign rows reach; what an honest client may reach."""
+
+    needs_calibration = True
+    columns: ClassVar[int] = 1
+    """Scores a row (G); a detector whose settings decide it overrides ``width``."""
+    _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Scores a row (G)."""
+        return self.columns
+
+    def load(self, setup: Setup) -> None:
+        self._learned.update(setup.calibration or {})
+
+    @property
+    def enforces(self) -> bool:
+        return "tolerated" in self._learned
+
+    def tolerated(self, tier: str) -> np.ndarray:
+        """(G,) mean scores that an honest client of a tier may have."""
+        return self._learned.get(f"tolerated.{tier}", self._learned["tolerated"])
+
+    def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
+        """Fold one client's ``rows`` (n, F), in order; return state and scores (n, G).
+
+        By default the scores of the rows are those of ``score`` and nothing is remembered.
+        """
+        return state, rows

@@ -44,11 +44,13 @@ class Query:
     """Rows of many clients: ``inputs`` is (B, *shape), ``clients[i]`` sent row i, ``at`` is in seconds.
 
     A client is a keyed hash of its name or address, never a key and never a bare address.
+    ``tiers[i]`` is the tier of row i's client; without tiers all are of the default tier.
     """
 
     clients: Sequence[str]
     inputs: Tensor
     at: float
+    tiers: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import argparse
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,20 @@ SEEDS = (0, 1, 2)
 ALPHA = 1e-4
 """Where honest clients are counted; thieves are counted at the alpha of the config."""
 LEVELS = (Level(name="normal"), Level(name="alarmed", alarm=True))
+PUBLISHED = {
+    "type": "prada",
+    "persistence": 1,
+    "space": "inputs",
+    "dimensions": 0,
+    "capacity": 5_000,
+    "window": 5_000,
+    "leading_zero": True,
+}
+"""PRADA with the settings of its code, whose memory of a client is all that the client sent here."""
+DELTAS = {"prada-published": 0.9, "prada-0.96": 0.96}
+"""The threshold of its code, and the one that is attributed to the paper for MNIST."""
+PUBLISHED_CLIENTS = 20
+PUBLISHED_ROWS = 1_000
 Found = Mapping[str, list[Record]]
 """``records``, and ``curves`` for the pictures."""
 Linker = Callable[[Mapping[str, Memory]], Iterable[Collection[str]]]
@@ -197,9 +211,11 @@ def _measured(
 ) -> Iterable[Found]:
     """What every stream of a scenario gave, from the work folder where it is there."""
     enrolled = cache(partial(_enrolled, bench, pipeline, scenario))
+    others = [PUBLISHED | {"name": name, "delta": delta} for name, delta in DELTAS.items()]
+    published = chain(bench, scenario.name, others) if "prada" in detectors.known() else None
     kinds = {
-        "honest": (scenario.honest, partial(_honest, pipeline, enrolled)),
-        "hostile": (scenario.hostile, partial(_hostile, pipeline)),
+        "honest": (scenario.honest, partial(_honest, pipeline, published, enrolled)),
+        "hostile": (scenario.hostile, partial(_hostile, pipeline, published)),
         "campaign": (scenario.campaigns, partial(_campaign, bench.linker, pipeline, scenario)),
     }
     made_by = calibration_of(bench, scenario.name).read_bytes()
@@ -230,23 +246,42 @@ def _stamp(chosen: Sequence[Detector], *others: object) -> str:
 
 
 def _honest(
-    pipeline: Pipeline, enrolled: Callable[[], Pipeline], about: Record, stream: Stream
+    pipeline: Pipeline,
+    published: Pipeline | None,
+    enrolled: Callable[[], Pipeline],
+    about: Record,
+    stream: Stream,
 ) -> Found:
     said = trace(enrolled() if stream.tiers else pipeline, stream, alpha=ALPHA)
     about = about | {"attack": "none", "condition": about["attack"], "alpha": ALPHA}
-    return {
-        "records": [judged(about, name, said, stream.start) for name in said.alarms],
-        "curves": [curve(about, said)],
-    }
+    records = [judged(about, name, said, stream.start) for name in said.alarms]
+    if published and not stream.tiers:
+        records += _as_published(published, about, stream)
+    return {"records": records, "curves": [curve(about, said)]}
 
 
-def _hostile(pipeline: Pipeline, about: Record, stream: Stream) -> Found:
+def _hostile(
+    pipeline: Pipeline, published: Pipeline | None, about: Record, stream: Stream
+) -> Found:
     said = trace(pipeline, stream)
     about = about | {"alpha": pipeline.fold.evidence.alpha}
-    return {
-        "records": [judged(about, name, said, stream.start) for name in said.alarms],
-        "curves": [curve(about, said)],
-    }
+    records = [judged(about, name, said, stream.start) for name in said.alarms]
+    if published and "," not in about["attack"]:  # the plain attacks
+        records += _as_published(published, about, stream)
+    return {"records": records, "curves": [curve(about, said)]}
+
+
+def _as_published(published: Pipeline, about: Record, stream: Stream) -> list[Record]:
+    """PRADA on the first rows of some of the clients, with the median W of their last tests."""
+    said = trace(
+        published, replace(stream, order=stream.order[:PUBLISHED_CLIENTS, :PUBLISHED_ROWS])
+    )
+    records = []
+    for name in DELTAS:
+        last = [float(memory[name]["w"][0]) for memory in said.memories.values()]
+        w = round(float(np.median(last)), 3)
+        records.append(judged(about, name, said, stream.start) | {"w_median": w})
+    return records
 
 
 def _campaign(

@@ -1,41 +1,103 @@
-"""The admin plane: metrics, on a port of its own."""
+"""The admin plane: metrics, clients, campaigns and events, on a port of its own."""
 
 import hmac
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from mantlet.errors import MantletError, RequestError
+from serving import intervening, oversight
+from serving.events.kinds import EventKind
+from serving.oversight import Fields
 from serving.service import Service
 
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=10**9)]
 
-def create_admin(service: Service) -> Starlette:
+
+def create_admin(service: Service) -> FastAPI:
     """The ASGI application of the admin port; every path needs the token where one is set."""
+    app = FastAPI(title="Mantlet, for its operator", docs_url=None, redoc_url=None)
+    _guard(app, service)
+    _add_errors(app)
 
-    def refused(request: Request) -> Response | None:
-        token = service.settings.admin.token
-        if token is None:
-            return None
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
-            return None
-        return JSONResponse({"error": "the admin token is missing or wrong"}, 401)
-
-    async def metrics(request: Request) -> Response:
-        refusal = refused(request)
-        if refusal is not None:
-            return refusal
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """The metrics, for Prometheus."""
         service.metrics.ready.set(service.ready)
-        body = generate_latest(service.metrics.registry)
-        return Response(body, media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def elsewhere(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return refused(request) or JSONResponse({"error": error.detail}, error.status_code)
+    @app.get("/clients")
+    def clients(model: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Fields:
+        """The clients, the most suspicious first."""
+        return oversight.clients(service, model=model, limit=limit, offset=offset)
 
-    return Starlette(
-        routes=[Route("/metrics", metrics)], exception_handlers={HTTPException: elsewhere}
-    )
+    @app.get("/clients/{client}")
+    def client(client: str) -> Fields:
+        """One client, with its suspicion over time."""
+        return oversight.client(service, client)
+
+    @app.post("/clients/{client}")
+    def change(client: str, wanted: intervening.Change) -> Fields:
+        """Decide something about a client."""
+        return intervening.change(service, client, wanted)
+
+    @app.get("/campaigns")
+    def campaigns() -> Fields:
+        """The campaigns that were found, with their members."""
+        return oversight.campaigns(service)
+
+    @app.get("/events")
+    def events(
+        after: Offset = 0,
+        limit: Limit = 100,
+        kind: Annotated[list[EventKind] | None, Query()] = None,
+    ) -> Fields:
+        """Events, oldest first, from the one that follows number ``after``."""
+        found = list(service.events.read(after=after, limit=limit, kinds=kind or ()))
+        told = [{"number": r.number, "at": r.at, **r.event.model_dump(mode="json")} for r in found]
+        return {"events": told, "next": found[-1].number if found else after}
+
+    return app
+
+
+def _guard(app: FastAPI, service: Service) -> None:
+    """Let nobody through without the token, whatever the path."""
+    token = service.settings.admin.token
+
+    @app.middleware("http")
+    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if token is not None:
+            given = request.headers.get("authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
+                return _error(401, "the admin token is missing or wrong")
+        return await answer(request)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """All errors have one form, ``{"error": ...}``, as on the clients' port."""
+
+    @app.exception_handler(HTTPException)
+    async def elsewhere(request: Request, error: HTTPException) -> Response:
+        return _error(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+        known = ", ".join(intervening.Change.model_fields)
+        extra = first["type"] == "extra_forbidden"
+        return _error(400, f"{field}: {f'unknown; known: {known}' if extra else first['msg']}")
+
+    @app.exception_handler(MantletError)
+    async def failed(request: Request, error: MantletError) -> Response:
+        return _error(error.status if isinstance(error, RequestError) else 503, str(error))
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)

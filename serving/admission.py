@@ -9,6 +9,7 @@ import limits
 
 from mantlet.errors import RequestError
 from serving.keys import KeyFile
+from serving.policy import ALLOWED, Level
 from serving.settings import Identity, Tier
 from serving.stores.counters import Counters
 
@@ -35,11 +36,15 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Whoever asks: ``id`` is a keyed hash of the name, the only thing that is logged or stored."""
+    """Whoever asks: ``id`` is a keyed hash of the name, by which memories and logs know the client.
+
+    ``tier`` decides its limits, ``judged_as`` its levels: the tier, or that of the allow list.
+    """
 
     id: str
     name: str
     tier: str
+    judged_as: str = "default"
 
 
 class Admission:
@@ -99,9 +104,23 @@ class Admission:
             if len(self._clients) >= KEPT:
                 self._clients.clear()
             held = tier if tier in self._tiers else "default"
-            known = Client(client_id(self._secret, name), name, held)
+            own = client_id(self._secret, name)
+            allowed = name in self._identity.allow or own in self._identity.allow
+            known = Client(own, name, held, ALLOWED if allowed else held)
             self._clients[name, tier] = known
         return known
+
+    def known(self) -> dict[str, Client]:
+        """Clients by id: the owners of keys in force, and those that this process has seen."""
+        owners = {(key.client, key.tier) for key in self._keys.all() if not key.revoked}
+        return {c.id: c for c in [*self._clients.values(), *(self._client(*o) for o in owners)]}
+
+    def set_tier(self, client: Client, tier: str) -> bool:
+        """Give all keys of a client another tier; whether it has any."""
+        if not self._keys.set_tier(client.name, tier):
+            return False
+        self._clients.pop((client.name, client.tier), None)
+        return True
 
     def _limits(self, client: Client) -> tuple[tuple[Limit, ...], tuple[Limit, ...]]:
         """The client's rates and budgets, those that all clients share included."""
@@ -118,9 +137,12 @@ class Admission:
             self._known_limits[client.id, client.tier] = known
         return known
 
-    def enter(self, client: Client) -> None:
-        """Count a request against the rates; 429 when one is used up."""
-        self._charge(self._limits(client)[0], 1, "rate")
+    def enter(self, client: Client, level: Level) -> None:
+        """Count a request against the rates of its tier and its level; 429 when one is used up."""
+        rates = self._limits(client)[0]
+        if level.requests:
+            rates += _parse(level.requests, "requests", f"{client.id}/{level.name}")
+        self._charge(rates, 1, "rate")
 
     def charge(self, client: Client, rows: int) -> float:
         """Count rows against the budgets; 429 when they do not fit, and then none is charged.

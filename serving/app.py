@@ -1,6 +1,7 @@
 """The data plane: routes, request ids, and the one place where an error becomes a response."""
 
 import asyncio
+import functools
 import itertools
 import secrets
 import time
@@ -99,6 +100,13 @@ class Guard:
         self._metrics = service.metrics
         self._numbers = itertools.count(1)
         self._start = secrets.token_hex(4)
+        # found once: to look up a label costs more than to count
+        self._observed = functools.cache(
+            lambda route, status: (
+                self._metrics.requests.labels(route, status),
+                self._metrics.request_s.labels(route),
+            )
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -122,9 +130,9 @@ class Guard:
             asyncio.CancelledError
         ):  # the time to drain is over: the task ends here, with an answer
             await self._refuse(exchange, _closed("drained"))
-        route = exchange.route
-        self._metrics.requests.labels(route, exchange.status).inc()
-        self._metrics.request_s.labels(route).observe(time.perf_counter() - since)
+        count, seconds = self._observed(exchange.route, exchange.status)
+        count.inc()
+        seconds.observe(time.perf_counter() - since)
 
     async def _refuse(self, exchange: "_Watched", error: RequestError) -> None:
         self._metrics.refusals.labels(error.reason).inc()

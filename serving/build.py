@@ -18,6 +18,7 @@ from serving.events.webhook import Sender
 from serving.gateway import Gateway
 from serving.keys import KeyFile
 from serving.metrics import Metrics
+from serving.patrol import Patrol
 from serving.pipeline import Pipeline
 from serving.service import Service
 from serving.settings import Model, Settings
@@ -92,7 +93,7 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
 
 
 def open_events(settings: Settings, clock: Callable[[], float]) -> EventLog:
-    """The log of events; it is not touched before it is used."""
+    """The log of events, for commands: it is not touched before it is used, and nobody else is told."""
     secret = secret_of(settings)
     return EventLog.open(settings.events, folder=settings.data_dir, secret=secret, clock=clock)
 
@@ -138,7 +139,13 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     for defense in model.defenses:
         defense.load(Setup(device, secret))
     return Pipeline(
-        model.victim, model.detectors, model.defenses, levels=model.policy, answer=model.answer
+        model.victim,
+        model.detectors,
+        model.defenses,
+        levels=model.policy,
+        alpha=model.alpha,
+        shadow=model.shadow,
+        answer=model.answer,
     )
 
 
@@ -173,7 +180,19 @@ def load_model(service: Service, name: str) -> None:
         queue=model.queue,
         clock=service.clock,
         metrics=service.metrics,
+        events=service.events,
     )
     service.metrics.watch_queue(name, lambda: gateway.batcher.queued_rows)
     service.gateways[name] = gateway
+    if model.campaigns.every_s is not None:
+        patrol = Patrol(
+            gateway,
+            model.campaigns,
+            model.drift,
+            clock=service.clock,
+            metrics=service.metrics,
+            events=service.events,
+        )
+        patrol.start()
+        service.patrols.append(patrol)
     log.info("model_ready", model=name, victim=model.victim.type, engine=model.victim.engine)

@@ -36,8 +36,8 @@ def calibrate_model(settings: Settings, name: str, inputs: np.ndarray) -> list[s
     lines = [f"calibration: {model.calibration} ({len(inputs)} rows)"]
     for detector, arrays in learned.items():
         lines += [
-            f"  {detector}.{field}: {float(array):.4g}"
+            f"  {detector}.{field}: {', '.join(f'{number:.4g}' for number in np.ravel(array))}"
             for field, array in sorted(arrays.items())
-            if array.ndim == 0
+            if array.ndim == 0 or field.startswith("tolerated")
         ]
     return lines

@@ -1,18 +1,21 @@
 """What detectors learned of benign traffic, in one file that is bound to the victim's weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from scipy.special import betaincinv
 
 from mantlet.errors import CalibrationError
-from mantlet.plugin import Calibration, Detector
+from mantlet.plugin import Calibration, Detector, EvidenceDetector, Setup
 from mantlet.types import Prediction, Query, Victim
 
 BATCH = 256
+CLIENT_ROWS = 500
+"""Rows of one honest client, when it is measured what such may reach."""
 
 
 def read(path: Path) -> tuple[dict[str, Calibration], str]:
@@ -46,9 +49,45 @@ def write(path: Path, learned: Mapping[str, Calibration], fingerprint: str) -> N
 
 @torch.inference_mode()
 def learn(
-    victim: Victim, detectors: tuple[Detector, ...], inputs: np.ndarray
+    victim: Victim, detectors: Sequence[Detector], inputs: np.ndarray
 ) -> dict[str, Calibration]:
-    """Let every detector that needs it learn from benign ``inputs`` (n, *shape)."""
+    """Let every detector that needs it learn from benign ``inputs`` (n, *shape).
+
+    Two rows of three are for what a detector fits, every third for what honest clients may reach.
+    """
+    fitted = np.arange(len(inputs)) % 3 != 2
+    learned: dict[str, Calibration] = {}
+    asked = _predict(victim, inputs[fitted])
+    held_out = _predict(victim, inputs[~fitted])
+    for detector in detectors:
+        if not detector.needs_calibration:
+            continue
+        own = dict(detector.calibrate(*asked))
+        if isinstance(detector, EvidenceDetector):
+            own["tolerated"] = _tolerated(detector, own, held_out)
+        learned[detector.name] = own
+    return learned
+
+
+@torch.inference_mode()
+def enrol(
+    victim: Victim,
+    detectors: Sequence[Detector],
+    inputs: np.ndarray,
+    learned: Mapping[str, Calibration],
+    tier: str,
+) -> dict[str, Calibration]:
+    """``learned`` and, from benign ``inputs`` (n, *shape) of one tier, what its clients may reach."""
+    asked = _predict(victim, inputs)
+    enrolled = dict(learned)
+    for detector in detectors:
+        own = learned.get(detector.name)
+        if own and isinstance(detector, EvidenceDetector):
+            enrolled[detector.name] = {**own, f"tolerated.{tier}": _tolerated(detector, own, asked)}
+    return enrolled
+
+
+def _predict(victim: Victim, inputs: np.ndarray) -> tuple[Query, Prediction]:
     rows = torch.from_numpy(inputs)
     parts = [victim.predict(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
     prediction = Prediction(
@@ -57,9 +96,29 @@ def learn(
         logits=_joined([part.logits for part in parts]),
         features=_joined([part.features for part in parts]),
     )
-    query = Query(["benign"] * len(rows), rows, 0.0)
-    wanting = [d for d in detectors if d.needs_calibration]
-    return {d.name: d.calibrate(query, prediction) for d in wanting}
+    return Query(["benign"] * len(rows), rows, 0.0), prediction
+
+
+def _tolerated(
+    detector: EvidenceDetector, learned: Calibration, asked: tuple[Query, Prediction]
+) -> np.ndarray:
+    """(G,) ``margin`` times the upper 99 % bound of the mean scores of benign rows, at most a half.
+
+    The rows are asked as honest clients of `CLIENT_ROWS` rows would. Few rows make a patient detector and
+    not an accusing one. The bound is that of Clopper and Pearson (1934).
+    """
+    loaded = type(detector).model_validate(detector.model_dump())
+    loaded.load(Setup(torch.device("cpu"), b"", learned))
+    rows = loaded.score(*asked).numpy().astype(np.float64)
+    parts = []
+    for start in range(0, len(rows), CLIENT_ROWS):
+        parts.append(loaded.watch(loaded.initial(), rows[start : start + CLIENT_ROWS], 0.0)[1])
+    scores = np.concatenate(parts)  # (n, G)
+    heard = np.maximum((~np.isnan(scores)).sum(axis=0), 1)
+    total = np.nansum(scores, axis=0)
+    upper = betaincinv(total + 1, np.maximum(heard - total, 1e-9), 0.99)
+    bound: np.ndarray = np.clip(detector.margin * upper, 1e-4, 0.5)
+    return bound
 
 
 def _joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:

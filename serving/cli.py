@@ -230,6 +230,34 @@ def calibrate(
 
 
 @app.command()
+def replay(
+    events: Annotated[Path, typer.Argument(help="An event log: .jsonl, or SQLite.")],
+    policy: Annotated[Path, typer.Option(help="A config, or a YAML file with 'policy:' alone.")],
+    json_: JsonOption = False,
+) -> None:
+    """Tell how another policy would have treated the clients of EVENTS."""
+    from dataclasses import asdict
+
+    from serving.replay import replay as run
+
+    treated = run(events, policy)
+    if json_:
+        typer.echo(json.dumps([{**asdict(one), "differs": one.differs} for one in treated]))
+        return
+    table = Table(
+        "client", "name", "tier", "model", "rows", "levels it had", "levels it would have"
+    )
+    for one in treated:
+        denied = " (denied)" if one.would_deny_until else ""
+        would = " > ".join(one.would) + denied
+        table.add_row(
+            one.client, one.name, one.tier, one.model, str(one.rows), " > ".join(one.was), would
+        )
+    out.print(table)
+    out.print(f"{sum(one.differs for one in treated)} of {len(treated)} clients would differ")
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     data: Annotated[Path, typer.Option(help="Training data: .npz with x_train, y_train.")],

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -22,14 +22,22 @@ from mantlet.errors import (
 from mantlet.types import Kind, Prediction, Query, Released
 from serving.admission import Admission, Client
 from serving.batching import Batcher
+from serving.events.log import EventLog
+from serving.folding import CAMPAIGN, Memory, Scores
 from serving.metrics import Metrics
-from serving.pipeline import Outcome, Pipeline, Scores, end_of_refusal
+from serving.pipeline import Outcome, Pipeline
+from serving.policy import ALLOWED, Level
+from serving.reporting import Reporter
 from serving.settings import Queue
+from serving.standing import Standing, standing_of
 from serving.stores.base import Entry, Store
 
 log = structlog.get_logger(__name__)
 ATTEMPTS = 20
 STANDINGS = 100_000
+"""Clients whose standing is kept at hand."""
+RECHECK_S = 1.0
+"""How long a refusal is believed before it is read anew."""
 STAGES = ("predict", "score", "respond", "store")
 
 
@@ -54,6 +62,7 @@ class Gateway:
         queue: Queue,
         clock: Callable[[], float],
         metrics: Metrics,
+        events: EventLog,
     ) -> None:
         self.name = name
         self.pipeline = pipeline
@@ -61,12 +70,12 @@ class Gateway:
         self.store = store
         self.admission = admission
         self.queue = queue
-        self._seen = _Observed(metrics, name, [d.name for d in pipeline.detectors])
+        self._seen = _Observed(metrics, name, (*pipeline.fold.names, CAMPAIGN))
         self._clock = clock
         self._retry_after = str(max(1, round(queue.retry_after_s)))
         self._folding = threading.Lock()
-        self._denied_until: dict[str, float] = {}
-        self._alarmed: dict[str, None] = {}
+        self._standings: dict[str, tuple[Standing, float]] = {}
+        self._reporter = Reporter(name, pipeline, events, self._seen.alarms)
         self.batcher = Batcher(
             self._work,
             max_batch_rows=queue.max_batch_rows,
@@ -93,26 +102,41 @@ class Gateway:
     async def admit(self, client: Client) -> None:
         """Refuse the denied (403) and the too frequent (429), before the body is even decoded."""
         try:
-            until = self._denied_until.get(client.id)
-            if until is None:
-                until = await asyncio.get_running_loop().run_in_executor(
+            now = self._clock()
+            standing, known_at = self._standings.get(client.id, (None, now))
+            # a refusal may have been lifted elsewhere
+            if standing is None or (standing.denied_until > now and now > known_at + RECHECK_S):
+                standing = await asyncio.get_running_loop().run_in_executor(
                     None, self._standing, client.id
                 )
-            if until > self._clock():
+            if standing.denied_until > now and self._enforced(client):
                 raise _denied()
-            self.admission.enter(client)
+            self.admission.enter(client, self._level(client, standing))
         except StoreError as error:
             raise self._closed(error) from error
 
-    def _standing(self, client: str) -> float:
-        """When the client's refusal ends, from the store: a refusal survives a restart."""
+    def _standing(self, client: str) -> Standing:
+        """How a client stands, from the store: a refusal survives a restart."""
         key = self._key(client)
         entry = self.store.load_many([key], self._clock())[key]
-        until = end_of_refusal(entry.memory)
-        if len(self._denied_until) >= STANDINGS:
-            self._denied_until.clear()
-        self._denied_until[client] = until
-        return until
+        return self._keep(client, standing_of(entry.memory, self.pipeline))
+
+    def _keep(self, client: str, standing: Standing) -> Standing:
+        if len(self._standings) >= STANDINGS:
+            self._standings.clear()
+        self._standings[client] = standing, self._clock()
+        return standing
+
+    def _enforced(self, client: Client) -> bool:
+        """Whether what the policy decides of a client is done."""
+        return not self.pipeline.policy.shadow and client.judged_as != ALLOWED
+
+    def _level(self, client: Client, standing: Standing) -> Level:
+        """The level at which a client is treated."""
+        levels = self.pipeline.policy.levels
+        if not self._enforced(client):
+            return levels[0]
+        return levels[self.pipeline.policy.index(standing.level) or 0]
 
     async def answer(self, client: Client, inputs: np.ndarray) -> Released:
         """What may be released for (n, *shape) rows of a client; charges its budget once."""
@@ -124,7 +148,7 @@ class Gateway:
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
         self._seen.rows.inc(rows)
         try:
-            return await self.batcher.submit(Job(client, inputs), rows, deadline)
+            released = await self.batcher.submit(Job(client, inputs), rows, deadline)
         except RequestError as error:
             if error.status >= 500:
                 self.admission.refund(client, rows, charged_at)
@@ -141,6 +165,11 @@ class Gateway:
         except Exception:
             self.admission.refund(client, rows, charged_at)
             raise
+        known = self._standings.get(client.id)
+        delay_s = self._level(client, known[0]).delay_s if known else 0.0
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        return released
 
     def _closed(self, error: MantletError) -> RequestError:
         """Fail closed: the client learns that there is no answer, the log why."""
@@ -176,22 +205,36 @@ class Gateway:
         clients = [
             job.client.id for job, size in zip(jobs, sizes, strict=True) for _ in range(size)
         ]
-        query = Query(clients, torch.from_numpy(inputs), self._clock())
+        tiers = [
+            job.client.judged_as for job, size in zip(jobs, sizes, strict=True) for _ in range(size)
+        ]
+        query = Query(clients, torch.from_numpy(inputs), self._clock(), tiers)
         stages = _Stages(self._seen.stages)
         prediction = self.pipeline.predict(query)
         stages.end("predict")
         scores = self.pipeline.score(query, prediction)
         stages.end("score")
         with self._folding:  # batches that ran side by side fold one after the other
-            outcome = self._respond(query, prediction, scores, stages)
+            before, outcome = self._respond(query, prediction, scores, stages)
         self._seen.batch_rows.observe(len(clients))
-        self._note(query, outcome)
+        for name, signal in outcome.signals.items():
+            highest = float(signal.suspicion.numpy().max())
+            if highest > 0:
+                self._seen.suspicion[name].observe(highest)
+        for client in {job.client.id: job.client for job in jobs}.values():
+            memory = outcome.memories[client.id]
+            standing = self._reporter.note(client, before[client.id], memory, query.at)
+            if standing is not None:
+                self._keep(client.id, standing)
         return _split(outcome, sizes)
 
     def _respond(
         self, query: Query, prediction: Prediction, scores: Scores, stages: "_Stages"
-    ) -> Outcome:
-        """Load, respond, store; after a lost race again, but never the victim."""
+    ) -> tuple[Mapping[str, Memory], Outcome]:
+        """Load, respond, store; after a lost race again, but never the victim.
+
+        Returns what was remembered before, too.
+        """
         clients = list(dict.fromkeys(query.clients))
         keys = [self._key(client) for client in clients]
         for _ in range(ATTEMPTS):
@@ -206,32 +249,36 @@ class Gateway:
             lost = self.store.swap_many(after, query.at)
             stages.end("store")
             if not lost:
-                return outcome
+                return memories, outcome
             self._seen.lost_races.inc()
         raise StoreError(f"lost the race for {len(lost)} clients {ATTEMPTS} times")
 
     def _key(self, client: str) -> str:
         return f"{self.name}/{client}"
 
-    def _note(self, query: Query, outcome: Outcome) -> None:
-        """Remember refusals for admission; tell metrics and log of new alarms."""
-        for row in outcome.denied.nonzero()[0].tolist():
-            client = query.clients[row]
-            self._denied_until[client] = end_of_refusal(outcome.memories[client])
-        for name, signal in outcome.signals.items():
-            self._seen.suspicion[name].observe(float(signal.suspicion.numpy().max()))
-            for row in signal.alarm.numpy().nonzero()[0].tolist():
-                self._note_alarm(query.clients[row], name)
+    def memory_of(self, client: str) -> Memory:
+        """What is remembered of a client; nothing of one that never asked."""
+        key = self._key(client)
+        return self.store.load_many([key], self._clock())[key].memory
 
-    def _note_alarm(self, client: str, detector: str) -> None:
-        mark = f"{client}/{detector}"
-        if mark in self._alarmed:
-            return
-        if len(self._alarmed) >= STANDINGS:
-            self._alarmed.clear()
-        self._alarmed[mark] = None
-        self._seen.alarms[detector].inc()
-        log.warning("alarm", model=self.name, client=client, detector=detector)
+    def remembered(self) -> Iterator[tuple[str, Memory]]:
+        """Every client that is remembered."""
+        prefix = self._key("")
+        for key, entry in self.store.scan(prefix):
+            if entry.memory:
+                yield key.removeprefix(prefix), entry.memory
+
+    def amend(self, client: str, change: Callable[[Memory], Memory]) -> Memory:
+        """Change what is remembered of a client, against batches that do so too; returns what it was."""
+        key = self._key(client)
+        for _ in range(ATTEMPTS):
+            entry = self.store.load_many([key], self._clock())[key]
+            after = change(entry.memory)
+            if not self.store.swap_many({key: Entry(entry.version, after)}, self._clock()):
+                self._keep(client, standing_of(after, self.pipeline))
+                return entry.memory
+            self._seen.lost_races.inc()
+        raise StoreError(f"lost the race for client {client} {ATTEMPTS} times")
 
     def close(self) -> None:
         """Finish what is running and let the victim go."""

@@ -93,6 +93,18 @@ class KeyFile:
         known = ", ".join(k.id for k in keys if not k.revoked) or "none"
         raise ConfigError(f"key '{key_id}' is not in '{self.path}'; keys in force: {known}")
 
+    def set_tier(self, client: str, tier: str) -> bool:
+        """Give all keys of a client another tier; whether it has any in force."""
+        with self._alone():
+            keys = self.all()
+            held = [key.client == client and not key.revoked for key in keys]
+            if any(held):
+                self._write(
+                    replace(key, tier=tier) if mine else key
+                    for key, mine in zip(keys, held, strict=True)
+                )
+        return any(held)
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One change at a time: two commands at once must not lose each other's key."""

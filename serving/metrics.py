@@ -1,6 +1,6 @@
 """What an operator can watch, in Prometheus form."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -15,64 +15,69 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        r = self.registry
-        self.requests = Counter(
-            "mantlet_requests",
-            "Requests answered, by route and status",
-            ("route", "status"),
-            registry=r,
+        self.ready = self._gauge("ready", "1 while the gateway is ready")
+
+        self.requests = self._counter(
+            "requests", "Requests answered, by route and status", "route", "status"
         )
-        self.rows = Counter("mantlet_rows", "Rows asked", ("model",), registry=r)
-        self.refusals = Counter(
-            "mantlet_refusals", "Requests refused, by reason", ("reason",), registry=r
+        self.refusals = self._counter("refusals", "Requests refused, by reason", "reason")
+        self.request_s = self._histogram(
+            "request_seconds", "Time from headers to answer", "route", buckets=FAST
         )
-        self.request_s = Histogram(
-            "mantlet_request_seconds",
-            "Time from headers to answer",
-            ("route",),
-            buckets=FAST,
-            registry=r,
+
+        self.rows = self._counter("rows", "Rows asked", "model")
+        self.queue_rows = self._gauge("queue_rows", "Rows waiting", "model")
+        self.batch_rows = self._histogram(
+            "batch_rows", "Rows in a micro-batch", "model", buckets=SIZES
         )
-        self.stage_s = Histogram(
-            "mantlet_stage_seconds",
+        self.stage_s = self._histogram(
+            "stage_seconds",
             "Time of a micro-batch in each stage: predict, score, respond (with load), store",
-            ("model", "stage"),
+            "model",
+            "stage",
             buckets=FAST,
-            registry=r,
         )
-        self.batch_rows = Histogram(
-            "mantlet_batch_rows", "Rows in a micro-batch", ("model",), buckets=SIZES, registry=r
-        )
-        self.queue_rows = Gauge("mantlet_queue_rows", "Rows waiting", ("model",), registry=r)
-        self.suspicion = Histogram(
-            "mantlet_suspicion",
-            "Largest suspicion in a micro-batch, by detector",
-            ("model", "detector"),
+
+        self.suspicion = self._histogram(
+            "suspicion",
+            "Largest suspicion in a micro-batch that has any, by detector",
+            "model",
+            "detector",
             buckets=SHARES,
-            registry=r,
         )
-        self.alarms = Counter(
-            "mantlet_alarms", "Clients alarmed, by detector", ("model", "detector"), registry=r
+        self.alarms = self._counter("alarms", "Clients alarmed, by detector", "model", "detector")
+        self.campaigns = self._counter(
+            "campaigns", "Campaigns found, and times that they grew", "model"
         )
-        self.store_errors = Counter("mantlet_store_errors", "Failures of the store", registry=r)
-        self.store_away = Gauge(
-            "mantlet_store_away",
+        self.drift = self._gauge(
+            "drift",
+            "1 while most clients' traffic is unlike what the detectors were calibrated on",
+            "model",
+        )
+
+        self.store_errors = self._counter("store_errors", "Failures of the store")
+        self.store_away = self._gauge(
+            "store_away",
             "1 while the store is away and answers are given without it (store_away: serve)",
-            registry=r,
         )
-        self.lost_races = Counter(
-            "mantlet_lost_races", "Compare-and-set races lost and run again", registry=r
+        self.lost_races = self._counter("lost_races", "Compare-and-set races lost and run again")
+
+        self.events = self._counter("events", "Events written to the log, by kind", "kind")
+        self.events_dropped = self._counter("events_dropped", "Events that could not be written")
+        self.webhook_failures = self._counter(
+            "webhook_failures", "Events that the webhook did not take"
         )
-        self.events = Counter(
-            "mantlet_events", "Events written to the log, by kind", ("kind",), registry=r
-        )
-        self.events_dropped = Counter(
-            "mantlet_events_dropped", "Events that could not be written", registry=r
-        )
-        self.webhook_failures = Counter(
-            "mantlet_webhook_failures", "Events that the webhook did not take", registry=r
-        )
-        self.ready = Gauge("mantlet_ready", "1 while the gateway is ready", registry=r)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"mantlet_{name}", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"mantlet_{name}", about, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, about: str, *labels: str, buckets: Sequence[float]
+    ) -> Histogram:
+        return Histogram(f"mantlet_{name}", about, labels, buckets=buckets, registry=self.registry)
 
     def watch_queue(self, model: str, rows: Callable[[], float]) -> None:
         """Read the queue's length of a model whenever the metrics are read."""

@@ -14,32 +14,27 @@ from torch import Tensor
 from mantlet import simplex
 from mantlet.errors import PluginError, VictimError
 from mantlet.plugin import Defense, Detector
-from mantlet.types import Kind, Prediction, Query, Released, Signal, State, Victim
-from serving.policy import Level, level_of_rows
-
-Memory = Mapping[str, State]
-"""What is remembered of one client: a state a detector, and ``policy`` with the end of a refusal."""
-
-POLICY = "policy"
-"""Where the end of a refusal is remembered; no detector may have this name."""
-
-Scores = Mapping[str, np.ndarray]
-"""Every detector's (B, F) float64 scores of a query."""
+from mantlet.types import Kind, Prediction, Query, Released, Signal, Victim
+from serving.folding import Fold, Memory, Scores
+from serving.policy import Decision, Level, Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to a query: ``levels`` (B,) and ``denied`` (B,) say how each row was treated."""
+    """The answer to a query, what is to be remembered of its clients, and how each row was treated."""
 
     released: Released
-    memories: Mapping[str, Memory]
     signals: Mapping[str, Signal]
-    levels: np.ndarray
-    denied: np.ndarray
+    decision: Decision
+
+    @property
+    def memories(self) -> Mapping[str, Memory]:
+        """What is to be remembered of each client."""
+        return self.decision.memories
 
     def rows(self, start: int, stop: int) -> Released | None:
         """What may leave of a run of rows: nothing when any of them is denied."""
-        if self.denied[start:stop].any():
+        if self.decision.denied[start:stop].any():
             return None
         return Released(replace(self.released, values=self.released.values[start:stop]))
 
@@ -54,18 +49,22 @@ class Pipeline:
         defenses: Sequence[Defense] = (),
         *,
         levels: Sequence[Level] = (),
+        alpha: float = 1e-6,
+        shadow: bool = False,
         answer: Literal["probabilities", "labels"] = "probabilities",
     ) -> None:
         self.victim = victim
         self.detectors = tuple(detectors)
         self.defenses = tuple(defenses)
         everything = Level(name="all", defenses=tuple(d.name for d in defenses))
-        self.levels = tuple(levels) or (everything,)
+        self.policy = Policy(tuple(levels) or (everything,), shadow)
+        self.alpha = alpha
         self.answer = answer
+        self.fold = Fold(self.detectors, alpha)
         self._asks = {
-            d.name: np.array([d.name in level.defenses for level in self.levels]) for d in defenses
+            d.name: np.array([d.name in level.defenses for level in self.policy.levels])
+            for d in defenses
         }
-        self._deny_s = np.array([level.deny_s or 0.0 for level in self.levels])
 
     def run(self, query: Query, memories: Mapping[str, Memory]) -> Outcome:
         """Predict, score and respond: all that happens between decoding and encoding."""
@@ -120,32 +119,10 @@ class Pipeline:
         self, query: Query, prediction: Prediction, scores: Scores, memories: Mapping[str, Memory]
     ) -> Outcome:
         """Fold, decide, defend and release; runs again, without the victim, after a lost race."""
-        signals, after = self._fold(query, scores, memories)
-        enforcing = {d.name: signals[d.name] for d in self.detectors if d.enforces}
-        levels = level_of_rows(self.levels, enforcing, len(query.clients))
-        defended = self._defend(prediction, query, signals, levels)
-        after, denied = _refuse(after, query, self._deny_s[levels])
-        return Outcome(self._release(defended), after, signals, levels, denied)
-
-    def _fold(
-        self, query: Query, scores: Scores, memories: Mapping[str, Memory]
-    ) -> tuple[dict[str, Signal], dict[str, Memory]]:
-        rows_of = _rows_by_client(query.clients)
-        after: dict[str, dict[str, State]] = {c: dict(memories.get(c, {})) for c in rows_of}
-        signals = {}
-        for detector in self.detectors:
-            own = scores[detector.name]
-            suspicion, alarm = np.zeros(len(own), np.float32), np.zeros(len(own), dtype=bool)
-            for client, rows in rows_of.items():
-                before = after[client].get(detector.name)
-                state, suspicion[rows], alarm[rows] = _update(detector, before, own[rows], query.at)
-                after[client][detector.name] = state
-            if not (suspicion.min() >= 0 and suspicion.max() <= 1):  # a NaN is neither
-                raise _plugin_error(detector, "returned a suspicion outside [0, 1]")
-            signals[detector.name] = Signal(
-                torch.from_numpy(suspicion), torch.from_numpy(alarm), detector.name
-            )
-        return signals, dict(after)
+        folded = self.fold.run(query, scores, memories)
+        decision = self.policy.decide(query, folded, self.fold.enforcing)
+        defended = self._defend(prediction, query, folded.signals, decision.levels)
+        return Outcome(self._release(defended), folded.signals, decision)
 
     def _defend(
         self,
@@ -174,32 +151,6 @@ class Pipeline:
         return Released(Prediction(values, prediction.kind))
 
 
-def _update(
-    detector: Detector, state: State | None, rows: np.ndarray, at: float
-) -> tuple[State, np.ndarray, np.ndarray]:
-    """Fold one client's rows; whatever goes wrong in a plug-in is the same failure."""
-    if state is None or not detector.fits(state):
-        state = detector.initial()
-    try:
-        state, suspicion, alarm = detector.update(state, rows, at)
-        shapes = np.shape(suspicion), np.shape(alarm)
-    except Exception as error:
-        raise _plugin_error(detector, f"raised {type(error).__name__} in update") from error
-    if shapes != ((len(rows),), (len(rows),)):
-        raise _plugin_error(detector, f"gave {shapes[0]} suspicions for {len(rows)} rows")
-    return state, suspicion, alarm
-
-
-def _rows_by_client(clients: Sequence[str]) -> dict[str, list[int] | slice]:
-    """Which rows each client sent, in order; one slice where all are of one client."""
-    if clients.count(clients[0]) == len(clients):
-        return {clients[0]: slice(None)}
-    rows_of: dict[str, list[int]] = {}
-    for row, client in enumerate(clients):
-        rows_of.setdefault(client, []).append(row)
-    return dict(rows_of)
-
-
 def _select(
     rows: Tensor, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
 ) -> tuple[Prediction, Query, dict[str, Signal]]:
@@ -210,32 +161,11 @@ def _select(
         logits=None if prediction.logits is None else prediction.logits[rows],
         features=None if prediction.features is None else prediction.features[rows],
     )
-    asked = Query([query.clients[i] for i in rows.tolist()], query.inputs[rows], query.at)
+    kept = rows.tolist()
+    clients, tiers = [query.clients[i] for i in kept], [query.tiers[i] for i in kept if query.tiers]
+    asked = Query(clients, query.inputs[rows], query.at, tiers)
     heard = {n: Signal(s.suspicion[rows], s.alarm[rows], s.reason) for n, s in signals.items()}
     return part, asked, heard
-
-
-def end_of_refusal(memory: Memory) -> float:
-    """Until when a client is refused, in seconds; 0 for one that never was."""
-    policy: State = memory.get(POLICY, {})
-    return float(policy["denied_until"][0]) if "denied_until" in policy else 0.0
-
-
-def _refuse(
-    memories: dict[str, Memory], query: Query, deny_s: np.ndarray
-) -> tuple[dict[str, Memory], np.ndarray]:
-    """Which rows are refused: those whose level denies, and all of a client until its refusal ends."""
-    until = {client: end_of_refusal(memory) for client, memory in memories.items()}
-    denied = np.zeros(len(deny_s), dtype=bool)
-    if not deny_s.any() and max(until.values()) <= query.at:
-        return memories, denied
-    for row, client in enumerate(query.clients):
-        until[client] = max(until[client], query.at + float(deny_s[row]))
-        denied[row] = until[client] > query.at
-        if deny_s[row]:
-            refusal = {"denied_until": np.array([until[client]])}
-            memories[client] = {**memories[client], POLICY: refusal}
-    return memories, denied
 
 
 def _plugin_error(detector: Detector, what: str) -> PluginError:

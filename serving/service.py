@@ -9,6 +9,7 @@ from serving.events.log import EventLog
 from serving.exchange import Receive, Scope, read_body
 from serving.gateway import Gateway
 from serving.metrics import Metrics
+from serving.patrol import Patrol
 from serving.settings import Settings
 from serving.stores.base import Store
 
@@ -28,6 +29,7 @@ class Service:
     clock: Callable[[], float]
     metrics: Metrics = field(default_factory=Metrics)
     gateways: dict[str, Gateway] = field(default_factory=dict)
+    patrols: list[Patrol] = field(default_factory=list)
     draining: bool = False
     leaving: bool = False
 
@@ -88,6 +90,8 @@ class Service:
 
     def close(self) -> None:
         """Finish batches, let victims go, write what is left of the events, and the store."""
+        for patrol in self.patrols:
+            patrol.close()
         for gateway in self.gateways.values():
             gateway.close()
         self.events.close()

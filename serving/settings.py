@@ -24,6 +24,8 @@ from mantlet import registry
 from mantlet.errors import ConfigError
 from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
+from serving.campaigns import Search
+from serving.drift import Watch
 from serving.events.webhook import Webhook
 from serving.folding import TAKEN
 from serving.policy import Level, RateText, check_levels
@@ -170,6 +172,10 @@ class Model(Section):
     """Of how many honest clients at most one is ever accused: 1e-6 is one in a million."""
     policy: tuple[Level, ...] = ()
     """Levels in rising order. Without any, all defenses run for everybody."""
+    campaigns: Search = Search()
+    """How campaigns of many accounts are looked for."""
+    drift: Watch = Watch()
+    """When the traffic of all clients together counts as unlike the calibration."""
     shadow: bool = False
     """Decide and log what the policy would do, and treat everybody at its first level."""
     answer: Literal["probabilities", "labels"] = "probabilities"

@@ -11,7 +11,7 @@ import yaml
 from pydantic import PrivateAttr
 from torch import Tensor
 
-from mantlet.plugin import Defense, Detector, Setup
+from mantlet.plugin import Defense, EvidenceDetector, Setup, ThresholdDetector
 from mantlet.types import InputSpec, Kind, Prediction, Query, Signal, State
 
 Fold = Callable[[State, np.ndarray, float], tuple[State, np.ndarray, np.ndarray]]
@@ -56,7 +56,7 @@ class TinyVictim:
         self.closed = True
 
 
-class Scripted(Detector):
+class Scripted(ThresholdDetector):
     """Scores with the top probability it sees, and folds as a test tells it to."""
 
     type: Literal["scripted"] = "scripted"
@@ -82,6 +82,44 @@ class Scripted(Detector):
             return self._folds[-1](state, rows, at)
         count = len(rows)
         return {"rows": state["rows"] + count}, np.zeros(count), np.zeros(count, dtype=bool)
+
+
+Watch = Callable[[State, np.ndarray], tuple[State, Any]]
+
+
+class Bright(EvidenceDetector):
+    """Scores a row in each of its columns with its mean pixel, or watches as a test tells it to."""
+
+    type: Literal["bright"] = "bright"
+    count: int = 1
+
+    _watches: list[Watch] = PrivateAttr(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        return self.count
+
+    def score(self, query: Query, prediction: Prediction) -> Tensor:
+        return query.inputs.flatten(1).mean(dim=1, keepdim=True).repeat(1, self.count)
+
+    def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
+        return self._watches[-1](state, rows) if self._watches else (state, rows)
+
+
+def bright(
+    name: str = "bright", *, columns: int = 1, bound: float = 0.1, **bounds: float
+) -> Bright:
+    """A calibrated one: all clients, and those of the tiers in ``bounds``, may have that mean score."""
+    detector = Bright(name=name, count=columns)
+    learned = {f"tolerated.{tier}": np.full(columns, value) for tier, value in bounds.items()}
+    learned["tolerated"] = np.full(columns, bound)
+    detector.load(Setup(SETUP.device, SETUP.secret, learned))
+    return detector
+
+
+def grey(*shades: float) -> Tensor:
+    """Rows of one shade each."""
+    return torch.tensor(shades)[:, None, None, None].expand(-1, 1, 4, 4).clone()
 
 
 class Answering(Defense):
@@ -118,10 +156,15 @@ def rows(count: int, *, seed: int = 0, shape: Sequence[int] = (1, 4, 4)) -> Tens
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def query(inputs: Tensor, clients: Sequence[str] | str = "client", at: float = 0.0) -> Query:
+def query(
+    inputs: Tensor,
+    clients: Sequence[str] | str = "client",
+    at: float = 0.0,
+    tiers: Sequence[str] = (),
+) -> Query:
     """A query of one client, or of a client a row."""
     names = [clients] * len(inputs) if isinstance(clients, str) else list(clients)
-    return Query(names, inputs, at)
+    return Query(names, inputs, at, tiers)
 
 
 def probabilities(values: Sequence[Sequence[float]]) -> Prediction:

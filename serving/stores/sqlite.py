@@ -43,7 +43,7 @@ SELECT key, version, memory FROM clients WHERE key >= ? AND key > ? AND hour >= 
 """
 CHUNK = 500
 RECENT = 4096
-"""Entries kept at hand. A stale one does no harm: its swap loses, and it is read again."""
+"""Entries kept at hand, until another process writes."""
 SCANNED = 100
 """Clients that a scan reads at once."""
 SWEEP = 1000
@@ -65,6 +65,7 @@ class SqliteStore:
         self._swapping = threading.Lock()
         self._swept_hour = 0
         self._recent: dict[str, tuple[Entry, int]] = {}
+        self._changes = 0  # of other processes, as SQLite counts them
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -88,6 +89,7 @@ class SqliteStore:
 
     def load_many(self, keys: Sequence[str], at: float) -> dict[str, Entry]:
         oldest = int((at - self._remember_s) // HOUR_S)
+        self._forget_if_changed()
         found, missing = {}, []
         for key in keys:
             entry, hour = self._recent.get(key, (None, oldest))
@@ -98,6 +100,14 @@ class SqliteStore:
         for start in range(0, len(missing), CHUNK):
             found |= self._read(missing[start : start + CHUNK], oldest)
         return found
+
+    def _forget_if_changed(self) -> None:
+        """Keep nothing at hand that another process may have changed."""
+        with self._connection() as db:
+            [changes] = db.execute("PRAGMA data_version").fetchone()
+        if changes != self._changes:
+            self._changes = changes
+            self._recent.clear()
 
     def _read(self, keys: Sequence[str], oldest: int) -> dict[str, Entry]:
         found = {key: Entry(0, {}) for key in keys}

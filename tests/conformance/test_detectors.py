@@ -1,18 +1,21 @@
 """What every detector promises, built in or installed, for every setting its schema allows."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import detectors
-from mantlet.plugin import Calibration, Detector, Setup
+from mantlet.plugin import Calibration, Detector, EvidenceDetector, Setup, ThresholdDetector
 from mantlet.types import Query, State
+from serving import calibration
+from serving.folding import Fold
 from serving.stores.base import pack, unpack
 from tests.conformance.strategies import settings_of
 from tests.helpers import SETUP, TinyVictim, query, rows
@@ -26,20 +29,17 @@ CLOSE: dict[str, dict[str, st.SearchStrategy[Any]]] = {"rate": {"rows": st.integ
 
 
 @cache
-def learned(plugin: type[Detector], settings: str) -> Calibration:
-    inputs = rows(400, seed=9)
-    with torch.inference_mode():
-        detector = plugin.model_validate_json(settings)
-        return detector.calibrate(query(inputs, "benign"), VICTIM.predict(inputs))
+def learned(plugin: type[Detector], settings: str) -> Mapping[str, Calibration]:
+    return calibration.learn(
+        VICTIM, [plugin.model_validate_json(settings)], rows(600, seed=9).numpy()
+    )
 
 
 def drawn(plugin: type[Detector], data: st.DataObject) -> Detector:
     """A detector with drawn settings, calibrated where it needs that, loaded."""
     detector = data.draw(settings_of(plugin, **CLOSE.get(plugin.model_fields["type"].default, {})))
-    calibration = None
-    if plugin.needs_calibration:
-        calibration = learned(plugin, detector.model_dump_json())
-    detector.load(Setup(SETUP.device, SETUP.secret, calibration))
+    own = learned(plugin, detector.model_dump_json()).get(detector.name)
+    detector.load(Setup(SETUP.device, SETUP.secret, own))
     return detector
 
 
@@ -58,17 +58,15 @@ def scored(detector: Detector, asked: Query) -> np.ndarray:
     return scores
 
 
-def folded(
-    detector: Detector, state: State, scores: np.ndarray, at: float, cuts: list[int]
-) -> tuple[State, np.ndarray, np.ndarray]:
-    """The whole stream, in the pieces that ``cuts`` make of it."""
-    parts = [part for part in np.split(scores, sorted(cuts)) if len(part)]
-    suspicions, alarms = [], []
-    for part in parts:
-        state, suspicion, alarm = detector.update(state, part, at)
-        suspicions.append(suspicion)
-        alarms.append(alarm)
-    return state, np.concatenate(suspicions), np.concatenate(alarms)
+def fold(
+    detector: Detector, state: State, scores: np.ndarray, at: float
+) -> tuple[State, np.ndarray]:
+    """The state after, and (n, .) what is said of every row, of both kinds of detectors."""
+    if isinstance(detector, EvidenceDetector):
+        return detector.watch(state, scores, at)
+    assert isinstance(detector, ThresholdDetector)
+    state, suspicion, alarm = detector.update(state, scores, at)
+    return state, np.stack([suspicion, alarm], axis=1)
 
 
 def same(first: State, second: State) -> bool:
@@ -80,55 +78,60 @@ def same(first: State, second: State) -> bool:
 
 
 @every_detector
+def test_it_is_of_one_of_the_two_kinds(plugin: type[Detector]) -> None:
+    assert issubclass(plugin, EvidenceDetector) != issubclass(plugin, ThresholdDetector)
+
+
+@every_detector
 @given(data=st.data())
-def test_suspicion_stays_in_zero_to_one_and_an_alarm_is_latched(
+def test_signals_stay_in_zero_to_one_and_an_alarm_is_latched(
     plugin: type[Detector], data: st.DataObject
 ) -> None:
     detector = drawn(plugin, data)
     asked = stream(data)
-    _, suspicion, alarm = detector.update(detector.initial(), scored(detector, asked), asked.at)
+    folded = Fold([detector], 0.01).run(asked, {detector.name: scored(detector, asked)}, {})
 
-    assert suspicion.shape == alarm.shape == (len(asked.clients),)
-    assert alarm.dtype == np.bool_
-    assert ((suspicion >= 0) & (suspicion <= 1)).all()
-    assert (np.diff(alarm.astype(int)) >= 0).all()
-    assert (suspicion[alarm] == 1.0).all()
-
-
-@every_detector
-@given(data=st.data())
-def test_no_honest_row_and_no_time_ends_an_alarm(
-    plugin: type[Detector], data: st.DataObject
-) -> None:
-    detector = drawn(plugin, data)
-    width = scored(detector, stream(data, 1)).shape[1]
-    state, _, alarm = detector.update(detector.initial(), np.ones((3000, width)), 0.0)
-    assume(alarm[-1])
-    later = unpack(pack({"d": state}))["d"]
-    honest = np.zeros((500, width))
-
-    for at in (1.0, 1e6, 1e10):
-        later, suspicion, alarm = detector.update(later, honest, at)
-
-        assert alarm.all()
-        assert (suspicion == 1.0).all()
+    for signal in folded.signals.values():
+        suspicion, alarm = signal.suspicion.numpy(), signal.alarm.numpy()
+        assert suspicion.shape == alarm.shape == (len(asked.clients),)
+        assert ((suspicion >= 0) & (suspicion <= 1)).all()
+        assert (np.diff(alarm.astype(int)) >= 0).all()
+        assert (suspicion[alarm] == 1.0).all()
 
 
 @every_detector
 @given(data=st.data())
-def test_the_state_does_not_depend_on_how_the_stream_is_cut(
+def test_what_is_said_does_not_depend_on_how_the_stream_is_cut(
     plugin: type[Detector], data: st.DataObject
 ) -> None:
     detector = drawn(plugin, data)
     asked = stream(data)
     scores = scored(detector, asked)
     cuts = data.draw(st.lists(st.integers(0, len(scores)), max_size=8))
-    whole = folded(detector, detector.initial(), scores, asked.at, [])
-    pieces = folded(detector, detector.initial(), scores, asked.at, cuts)
+    state, whole = fold(detector, detector.initial(), scores, asked.at)
+    piecewise, parts = detector.initial(), []
+    for part in np.split(scores, sorted(cuts)):
+        if len(part):
+            piecewise, said = fold(detector, piecewise, part, asked.at)
+            parts.append(said)
 
-    assert same(whole[0], pieces[0])
-    assert np.allclose(whole[1], pieces[1], atol=1e-9)
-    assert (whole[2] == pieces[2]).all()
+    assert same(state, piecewise)
+    assert np.allclose(whole, np.concatenate(parts), atol=1e-9, equal_nan=True)
+
+
+@every_detector
+@given(data=st.data())
+def test_whether_a_row_abstains_is_decided_before_it_is_seen(
+    plugin: type[Detector], data: st.DataObject
+) -> None:
+    detector = drawn(plugin, data)
+    asked = stream(data)
+    scores = scored(detector, asked)
+    before, _ = fold(detector, detector.initial(), scores, asked.at)
+    others = scored(detector, query(torch.cat([rows(6, seed=77), torch.zeros(2, 1, 4, 4)])))
+    silent = [np.isnan(fold(detector, before, own[None], asked.at)[1]) for own in others]
+
+    assert all(np.array_equal(one, silent[0]) for one in silent)
 
 
 @every_detector
@@ -153,30 +156,45 @@ def test_the_state_is_arrays_and_comes_back_from_the_store(
     detector = drawn(plugin, data)
     asked = stream(data)
     scores = scored(detector, asked)
-    state, _, _ = detector.update(detector.initial(), scores, asked.at)
-    returned = unpack(pack({"some/name": state}))["some/name"]
-    first = detector.update(state, scores, asked.at)
-    second = detector.update(returned, scores, asked.at)
+    state, _ = fold(detector, detector.initial(), scores, asked.at)
+    returned = unpack(pack({"some/name": state})).get("some/name", {})
+    first = fold(detector, state, scores, asked.at)
+    second = fold(detector, returned, scores, asked.at)
 
     assert all(isinstance(array, np.ndarray) for array in state.values())
+    assert detector.fits(returned)
     assert same(state, returned)
     assert same(first[0], second[0])
-    assert np.array_equal(first[1], second[1])
+    assert np.array_equal(first[1], second[1], equal_nan=True)
+
+
+def packed(detector: Detector, batches: int) -> list[int]:
+    """Bytes of what is remembered of a client after each of so many batches of 1,500 rows."""
+    state, sizes = detector.initial(), []
+    for number in range(batches):
+        asked = query(rows(1500, seed=number), at=number * 1e6)
+        state, _ = fold(detector, state, scored(detector, asked), asked.at)
+        sizes.append(len(pack({detector.name: state})))
+    return sizes
 
 
 @every_detector
 @given(data=st.data())
+@settings(max_examples=10)
 def test_the_state_is_bounded(plugin: type[Detector], data: st.DataObject) -> None:
-    detector = drawn(plugin, data)
-    state, width = detector.initial(), scored(detector, stream(data, 1)).shape[1]
-    generator = np.random.default_rng(0)
-    sizes = []
-    for at in range(4):
-        state, _, _ = detector.update(state, generator.random((1500, width)).round(), at * 1e6)
-        sizes.append(len(pack({detector.name: state})))
+    sizes = packed(drawn(plugin, data), 4)
 
-    assert max(sizes) <= 4096
+    assert max(sizes) <= 256 * 1024
     assert sizes[-1] == sizes[-2]
+
+
+def test_all_built_in_detectors_together_remember_64_kilobytes_of_a_client_at_most() -> None:
+    own = [plugin() for plugin in detectors.BUILTIN]
+    known = calibration.learn(VICTIM, own, rows(600, seed=9).numpy())
+    for detector in own:
+        detector.load(Setup(SETUP.device, SETUP.secret, known.get(detector.name)))
+
+    assert sum(packed(detector, 2)[-1] for detector in own) <= 64 * 1024
 
 
 @every_detector
@@ -191,7 +209,7 @@ def test_arguments_are_not_written_into(plugin: type[Detector], data: st.DataObj
     for _ in range(2):
         arrays = {name: array.copy() for name, array in state.items()}
         before = scores.copy()
-        after, _, _ = detector.update(state, scores, asked.at)
+        after, _ = fold(detector, state, scores, asked.at)
 
         assert np.array_equal(scores, before)
         assert all(np.array_equal(state[name], arrays[name]) for name in arrays)
@@ -205,10 +223,13 @@ def test_an_uncalibrated_detector_only_observes_and_never_suspects(plugin: type[
     detector = plugin()
     detector.load(SETUP)
     asked = query(rows(50))
-    _, suspicion, alarm = detector.update(detector.initial(), scored(detector, asked), 0.0)
+    folding = Fold([detector], 0.01)
+    signals = folding.run(asked, {detector.name: scored(detector, asked)}, {}).signals
 
     assert detector.enforces is not plugin.needs_calibration
-    assert not plugin.needs_calibration or (not suspicion.any() and not alarm.any())
+    if plugin.needs_calibration:
+        assert folding.enforcing == ()
+        assert not any(s.suspicion.any() or s.alarm.any() for s in signals.values())
 
 
 @every_detector

@@ -29,7 +29,7 @@ def pipeline(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 def level_names(pipeline: Pipeline, outcome: Outcome) -> list[str]:
-    return [pipeline.levels[int(index)].name for index in outcome.levels]
+    return [pipeline.policy.levels[int(index)].name for index in outcome.decision.levels]
 
 
 def test_the_classifier_is_as_accurate_as_promised(

@@ -27,7 +27,7 @@ inputs[3:] = 1.0
 outcome = pipeline.run(Query(["ann"] * 6, inputs, 0.0), {})
 print(json.dumps({
     "known": [sorted(defenses.known()), sorted(detectors.known()), sorted(architectures.known())],
-    "levels": outcome.levels.tolist(),
+    "levels": outcome.decision.levels.tolist(),
     "values": outcome.released.values.tolist(),
     "suspicion": outcome.signals["confident"].suspicion.tolist(),
 }))

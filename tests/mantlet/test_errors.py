@@ -14,7 +14,7 @@ CLASSES = {
 
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
-    drawn = set(re.findall(r"\b(\w+(?:Error|Timeout))\b", errors.__doc__ or ""))
+    drawn = set(re.findall(r"\b(\w+(?:Error|Timeout|Away))\b", errors.__doc__ or ""))
 
     assert drawn == set(CLASSES)
 

@@ -15,6 +15,7 @@ from serving.events.log import EventLog
 from serving.gateway import Gateway
 from serving.keys import KeyFile
 from serving.pipeline import Pipeline
+from serving.policy import Level
 from serving.service import Service
 from serving.settings import Queue, Settings
 from serving.stores.memory import MemoryStore
@@ -57,6 +58,8 @@ def load(
     victim: TinyVictim | None = None,
     detectors: Sequence[Detector] = (),
     defenses: Sequence[Defense] = (),
+    levels: Sequence[Level] = (),
+    shadow: bool = False,
     answer: Literal["probabilities", "labels"] = "probabilities",
     queue: Queue | None = None,
 ) -> TinyVictim:
@@ -64,12 +67,13 @@ def load(
     victim = victim or TinyVictim()
     into.gateways["mnist"] = Gateway(
         "mnist",
-        Pipeline(victim, detectors, defenses, answer=answer),
+        Pipeline(victim, detectors, defenses, levels=levels, shadow=shadow, answer=answer),
         into.store,
         into.admission,
         queue=queue or Queue(max_rows_per_request=8),
         clock=into.clock,
         metrics=into.metrics,
+        events=into.events,
     )
     return victim
 

@@ -1,10 +1,14 @@
-"""The admin plane: metrics for those with the token."""
+"""The admin plane: metrics, clients, campaigns and events, for those with the token."""
 
 from pathlib import Path
 
 import pytest
 
+from serving.policy import Level
+from serving.service import Service
+from tests.helpers import bright
 from tests.serving.inprocess import admin_of, load, service
+from tests.serving.test_oversight import ask
 
 TOKEN = {"admin": {"port": 0, "token": "a long token"}}
 
@@ -47,3 +51,77 @@ def test_errors_have_the_one_form(tmp_path: Path, method: str, path: str, status
 
     assert response.status_code == status
     assert list(response.json()) == ["error"]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Service:
+    """A gateway of which an alarmed client has asked."""
+    ready = service(tmp_path, identity={"open": False})
+    load(ready, detectors=[bright()], levels=(Level(name="normal"), Level(name="out", alarm=True)))
+    ask(ready, "thief", 1.0, 16)
+    return ready
+
+
+def test_clients_are_listed_as_documented(watched: Service) -> None:
+    [entry] = admin_of(watched).get("/clients").json()["clients"]
+
+    documented = {"client", "name", "tier", "rows", "suspicion", "alarm", "level", "detectors"}
+    assert documented | {"extraction_progress", "campaign"} <= entry.keys()
+    assert entry["detectors"]["bright"].keys() == {"suspicion", "alarm", "rows_at_alarm"}
+
+
+def test_a_client_is_shown_changed_and_its_change_recorded(watched: Service) -> None:
+    admin = admin_of(watched)
+    client = admin.get("/clients").json()["clients"][0]["client"]
+    changed = admin.post(f"/clients/{client}", json={"unban": True})
+    watched.events.flush()
+
+    assert changed.json() == admin.get(f"/clients/{client}").json()
+    assert changed.json()["models"][0]["alarm"] is False
+    told = admin.get("/events", params={"kind": "unban"}).json()["events"]
+    assert [event["client"] for event in told] == [client]
+
+
+def test_events_are_paged_by_their_number(watched: Service) -> None:
+    watched.events.flush()
+    admin = admin_of(watched)
+    first = admin.get("/events", params={"limit": 1}).json()
+    rest = admin.get("/events", params={"after": first["next"]}).json()
+
+    assert [event["number"] for event in first["events"]] == [1]
+    assert next(event["number"] for event in rest["events"]) == 2
+    assert admin.get("/events", params={"after": rest["next"]}).json()["events"] == []
+
+
+def test_no_campaign_is_an_empty_list(watched: Service) -> None:
+    assert admin_of(watched).get("/campaigns").json() == {"campaigns": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("GET", "/clients?limit=0", None, 400, "limit: "),
+        ("GET", "/clients?offset=-1", None, 400, "offset: "),
+        ("GET", "/clients?model=other", None, 404, "'other' is not served"),
+        ("GET", "/clients/nobody", None, 404, "'nobody' is not known"),
+        ("POST", "/clients/nobody", b'{"unban": true}', 404, "'nobody' is not known"),
+        ("POST", "/clients/nobody", b'{"unbann": true}', 400, "unbann: unknown; known: "),
+        ("POST", "/clients/nobody", b"{", 400, "JSON"),
+        ("POST", "/clients/nobody", b"{}", 400, "nothing to change"),
+        ("GET", "/events?kind=other", None, 400, "kind.0: "),
+        ("GET", "/events?after=x", None, 400, "after: "),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(
+    watched: Service, method: str, path: str, body: bytes | None, status: int, words: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = admin_of(watched).request(method, path, content=body, headers=headers)
+
+    assert response.status_code == status
+    assert words in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/clients", "/clients/x", "/campaigns", "/events"])
+def test_nothing_of_clients_is_told_without_the_token(tmp_path: Path, path: str) -> None:
+    assert admin_of(service(tmp_path, **TOKEN)).get(path).status_code == 401

@@ -6,12 +6,14 @@ import pytest
 from mantlet.errors import RequestError
 from serving.admission import Admission, Client, client_id
 from serving.keys import KeyFile
+from serving.policy import ALLOWED, Level
 from serving.settings import Identity, Tier
 from serving.stores.counters import Counters
 
 NOW = 1_000_000.0
 SECRET = b"a secret of the tests"
 CLOSED, OPEN, UNLIMITED = Identity(), Identity(open=True), Tier()
+LEVEL = Level(name="normal")
 
 
 @dataclass
@@ -135,21 +137,51 @@ def test_an_address_can_be_denied(keys: KeyFile, clock: Clock) -> None:
     assert gate.identify(None, "10.0.0.2", NOW)
 
 
+@pytest.mark.parametrize("allowed", ["acme", client_id(SECRET, "acme")])
+def test_a_client_on_the_allow_list_is_judged_as_such_within_the_limits_of_its_tier(
+    keys: KeyFile, clock: Clock, allowed: str
+) -> None:
+    gate = admission(keys, clock, Identity(allow=(allowed,)), paid=Tier(requests="1/day"))
+    text, _ = keys.create("acme", "paid", NOW)
+    other, _ = keys.create("other", "paid", NOW)
+    client, stranger = (gate.identify(key, "", NOW) for key in (text, other))
+    gate.enter(client, LEVEL)
+
+    assert (client.tier, client.judged_as) == ("paid", ALLOWED)
+    assert (stranger.tier, stranger.judged_as) == ("paid", "paid")
+    assert refused(gate.enter, client, LEVEL).status == 429
+
+
+def test_the_rate_of_a_level_counts_beside_that_of_the_tier(keys: KeyFile, clock: Clock) -> None:
+    gate = admission(keys, clock, OPEN, default=Tier(requests="4/minute"))
+    ann, bob = visitors(gate)
+    slow, slower = Level(name="slow", requests="2/minute"), Level(name="slower", requests="1/hour")
+    gate.enter(ann, slow)
+    gate.enter(ann, slow)
+
+    assert "2 per 1 minute" in str(refused(gate.enter, ann, slow))
+    gate.enter(ann, slower)  # each level counts by itself
+    assert "1 per 1 hour" in str(refused(gate.enter, ann, slower))
+    gate.enter(ann, LEVEL)
+    assert "4 per 1 minute" in str(refused(gate.enter, ann, LEVEL)), "all of them count there"
+    gate.enter(bob, slow)
+
+
 def test_a_rate_counts_requests_of_each_client(keys: KeyFile, clock: Clock) -> None:
     gate = admission(keys, clock, OPEN, default=Tier(requests="3/minute"))
     ann, bob = visitors(gate)
     for _ in range(3):
-        gate.enter(ann)
+        gate.enter(ann, LEVEL)
     clock.now += 12.5
-    error = refused(gate.enter, ann)
-    gate.enter(bob)
+    error = refused(gate.enter, ann, LEVEL)
+    gate.enter(bob, LEVEL)
 
     assert (error.status, error.reason) == (429, "rate")
     assert error.headers == {"Retry-After": "48"}
     assert "3 per 1 minute" in str(error)
     assert "try again in 48 s" in str(error)
     clock.now += 47.5
-    gate.enter(ann)
+    gate.enter(ann, LEVEL)
 
 
 def test_several_rates_hold_at_once_and_a_refusal_is_charged_to_none(
@@ -160,7 +192,7 @@ def test_several_rates_hold_at_once_and_a_refusal_is_charged_to_none(
     served = 0
     for _ in range(30):
         try:
-            gate.enter(ann)
+            gate.enter(ann, LEVEL)
             served += 1
         except RequestError as error:
             clock.now += min(1.0, float(error.headers["Retry-After"]))
@@ -168,7 +200,9 @@ def test_several_rates_hold_at_once_and_a_refusal_is_charged_to_none(
             break
 
     assert served == 5
-    assert refused(gate.enter, ann).headers == {"Retry-After": str(int(60 - (clock.now - NOW)))}
+    assert refused(gate.enter, ann, LEVEL).headers == {
+        "Retry-After": str(int(60 - (clock.now - NOW)))
+    }
 
 
 def test_a_budget_counts_rows_and_charges_none_of_a_refused_request(
@@ -201,10 +235,10 @@ def test_overall_limits_hold_for_all_clients_together(keys: KeyFile, clock: Cloc
     gate = admission(keys, clock, OPEN, overall=Tier(requests="3/minute", rows="50/day"))
     ann, bob = visitors(gate)
     for client in (ann, bob, ann):
-        gate.enter(client)
+        gate.enter(client, LEVEL)
     gate.charge(ann, 30)
 
-    assert refused(gate.enter, bob).reason == "rate"
+    assert refused(gate.enter, bob, LEVEL).reason == "rate"
     assert refused(gate.charge, bob, 21).reason == "budget"
     gate.charge(bob, 20)
 
@@ -220,14 +254,14 @@ def test_a_request_refused_overall_is_not_charged_to_the_client(
         default=Tier(requests="2/day", rows="15/day"),
     )
     ann, _ = visitors(gate)
-    gate.enter(ann)
+    gate.enter(ann, LEVEL)
     gate.charge(ann, 10)
     for _ in range(5):
-        assert refused(gate.enter, ann).headers == {"Retry-After": "1"}
+        assert refused(gate.enter, ann, LEVEL).headers == {"Retry-After": "1"}
         assert refused(gate.charge, ann, 5).headers == {"Retry-After": "1"}
     clock.now += 1
 
-    gate.enter(ann)
+    gate.enter(ann, LEVEL)
     gate.charge(ann, 5)
 
 
@@ -255,7 +289,7 @@ def test_without_limits_nothing_is_counted(keys: KeyFile, clock: Clock) -> None:
     gate = admission(keys, clock, OPEN)
     ann, _ = visitors(gate)
     for _ in range(100):
-        gate.enter(ann)
+        gate.enter(ann, LEVEL)
         gate.charge(ann, 10**9)
 
     assert gate._counters.drain() == {}

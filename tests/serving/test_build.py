@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 
 from mantlet.errors import ConfigError, MantletError, StoreAway, WeightsError
 from serving import build, calibration, settings
+from serving.events.kinds import Unban
 from serving.settings import Settings
 from tests.helpers import config, query, rows, write_config
 from tests.redis_server import redis_server
@@ -127,6 +128,35 @@ def test_while_the_store_is_away_a_service_does_as_the_config_says(
     assert b"mantlet_store_away 1.0" in scrape
 
 
+def test_events_are_written_counted_and_posted_to_whom_the_config_says(
+    root: Path, tmp_path: Path
+) -> None:
+    hook = {"url": "http://127.0.0.1:9/", "secret": "s" * 16, "attempts": 1, "kinds": ["unban"]}
+    loaded = load(root, tmp_path, events="sqlite:///deep/events.db", webhook=hook)
+    service = build.build_service(loaded, lambda: 1000.0)
+    with structlog.testing.capture_logs():
+        service.events.record(Unban(client="c", name="acme", tier="default", by="operator"))
+        service.close()
+    scrape = generate_latest(service.metrics.registry)
+
+    assert service.events.verify().events == 1
+    assert (tmp_path / "deep/events.db").is_file()
+    assert b'mantlet_events_total{kind="unban"} 1.0' in scrape
+    assert b"mantlet_webhook_failures_total 1.0" in scrape
+
+
+def test_an_event_log_of_another_secret_stops_the_start(root: Path, tmp_path: Path) -> None:
+    for secret in ("a" * 16, "b" * 16):
+        loaded = load(root, tmp_path, secret=secret)
+        if secret[0] == "a":
+            service = build.build_service(loaded, lambda: 1000.0)
+            service.events.record(Unban(client="c", name="acme", tier="default", by="operator"))
+            service.close()
+
+    with pytest.raises(ConfigError, match="restore the secret, or move both away"):
+        build.build_service(loaded, lambda: 1000.0)
+
+
 def test_damaged_keys_stop_the_start(root: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text("{")
 
@@ -165,7 +195,7 @@ def test_without_a_calibration_of_its_own_a_detector_only_observes(
     assert [d.enforces for d in pipeline.detectors] == [False, True]
     assert "detector_observes_only" in events
     assert ("calibration_of_other_weights" in events) is (kind == "other weights")
-    assert not outcome.levels.any(), "noise from a client, and nothing happens to it"
+    assert not outcome.decision.levels.any(), "noise from a client, and nothing happens to it"
     pipeline.victim.close()
 
 

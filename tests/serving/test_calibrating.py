@@ -31,7 +31,8 @@ def test_it_writes_the_file_that_serve_reads_and_tells_what_it_found(
     assert made_for == weights
     assert learned["foreign"].keys() == shipped["foreign"].keys()
     assert lines[0] == f"calibration: {tmp_path / 'new.safetensors'} (600 rows)"
-    assert any(line.startswith("  foreign.energy.tolerated: 0.") for line in lines)
+    (bounds,) = [line for line in lines if line.startswith("  foreign.tolerated: 0.")]
+    assert bounds.count(", 0.") == 2, "one for each of its three distances"
 
 
 def test_a_calibration_that_does_not_exist_yet_is_no_mistake(

@@ -9,9 +9,10 @@ from safetensors.numpy import save_file
 from detectors.foreign import Foreign
 from detectors.rate import Rate
 from mantlet.errors import CalibrationError
-from mantlet.types import Prediction
+from mantlet.plugin import Setup
+from mantlet.types import Prediction, State
 from serving import calibration
-from tests.helpers import TinyVictim, query, rows
+from tests.helpers import SETUP, Bright, TinyVictim, grey, query, rows
 
 LEARNED = {
     "foreign": {"energy.threshold": np.float32(0.5), "means": np.arange(6.0).reshape(2, 3)},
@@ -59,18 +60,104 @@ def test_a_file_that_says_no_weights_was_made_for_none(tmp_path: Path) -> None:
     assert calibration.read(tmp_path / "c")[1] == ""
 
 
-def test_detectors_that_need_it_learn_from_all_rows_at_once() -> None:
+def test_two_rows_of_three_are_fitted_and_the_others_measured() -> None:
     """Rows go through the victim in parts; what is learned is as of the whole."""
     victim = TinyVictim()
-    inputs = rows(calibration.BATCH * 2 + 30)
+    inputs = rows(calibration.BATCH * 3 + 30)
     detector = Foreign()
     learned = calibration.learn(victim, (Rate(), detector), inputs.numpy())
-    whole = detector.calibrate(query(inputs), TinyVictim().predict(inputs))
+    fitted = inputs[torch.arange(len(inputs)) % 3 != 2]
+    whole = detector.calibrate(query(fitted), TinyVictim().predict(fitted))
 
-    assert victim.batches == [256, 256, 30]
+    assert victim.batches == [256, 256, 20, 256, 10]
     assert learned.keys() == {"foreign"}
+    assert learned["foreign"].keys() == {*whole, "tolerated"}
     for field, array in whole.items():
         assert np.allclose(learned["foreign"][field], array, atol=1e-5)
+
+
+class Blank(Bright):
+    """Speaks of the first hundred rows of a client, and abstains from then on."""
+
+    def initial(self) -> State:
+        return {"rows": np.zeros(1)}
+
+    def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
+        number = state["rows"] + np.arange(len(rows))
+        scores = np.where(number[:, None] < 100, rows, np.nan)
+        return {"rows": state["rows"] + len(rows)}, scores
+
+
+def measured(detector: Bright, inputs: torch.Tensor) -> float:
+    (bound,) = calibration.learn(TinyVictim(), (detector,), inputs.numpy())[detector.name][
+        "tolerated"
+    ]
+    return float(bound)
+
+
+def test_what_an_honest_client_may_reach_is_above_the_mean_of_rows_that_were_not_fitted() -> None:
+    """Every third row is dark, and those are the held-out ones."""
+    inputs = grey(*[0.9, 0.9, 0.1] * 2000)
+
+    assert 2.5 * 0.1 < measured(Bright(), inputs) < 2.5 * 0.13
+    assert 1.5 * 0.1 < measured(Bright(margin=1.5), inputs) < 1.5 * 0.13
+
+
+def test_few_rows_make_a_patient_detector() -> None:
+    """The bound grows with the uncertainty about the benign mean, and stays between its limits."""
+    bounds = [measured(Bright(), grey(*[0.05] * count)) for count in (30, 300, 3000, 30_000)]
+
+    assert bounds == sorted(set(bounds), reverse=True)
+    assert bounds[0] <= 0.5
+    assert bounds[-1] > 2.5 * 0.05
+    assert measured(Bright(), grey(*[0.9] * 300)) == 0.5
+    assert measured(Bright(margin=1.0), grey(*[0.0] * 150_000)) == 1e-4
+
+
+def test_the_bound_holds_for_honest_rows_that_were_not_seen() -> None:
+    generator = torch.Generator().manual_seed(1)
+    shades = 0.3 * torch.rand(60_000, generator=generator) ** 3
+    bound = measured(Bright(margin=1.0), grey(*shades[:3000].tolist()))
+
+    assert bound > float(shades.mean())
+    assert bound < 0.2
+
+
+def test_rows_are_asked_as_honest_clients_of_a_bounded_number_would() -> None:
+    """A score that is given for the first hundred rows of a client only: 200 of 1,000 are heard."""
+    heard = measured(Blank(margin=1.0), grey(*[0.2] * 3000))
+    certain = measured(Bright(margin=1.0), grey(*[0.2] * 600))
+
+    assert heard == pytest.approx(certain, abs=1e-6)
+
+
+def test_a_detector_that_never_spoke_is_not_trusted() -> None:
+    class Silent(Bright):
+        def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
+            return state, np.full_like(rows, np.nan)
+
+    assert measured(Silent(), grey(*[0.2] * 300)) == 0.5
+
+
+def test_a_tier_with_rows_of_its_own_gets_a_bound_of_its_own() -> None:
+    victim, detectors = TinyVictim(), (Rate(), Bright(), Bright(name="new"))
+    learned = calibration.learn(victim, detectors[:2], grey(*[0.05] * 900).numpy())
+    enrolled = calibration.enrol(victim, detectors, grey(*[0.15] * 900).numpy(), learned, "partner")
+    detector = Bright()
+    detector.load(Setup(SETUP.device, SETUP.secret, enrolled["bright"]))
+
+    assert enrolled.keys() == {"bright"}, "one that has learned nothing has no tiers"
+    assert "tolerated.partner" not in learned["bright"]
+    assert detector.tolerated("default") == learned["bright"]["tolerated"]
+    assert detector.tolerated("partner") > 2 * detector.tolerated("default")
+    assert detector.tolerated("another") == detector.tolerated("default")
+
+
+def test_the_bound_of_a_tier_is_written_and_read(tmp_path: Path) -> None:
+    own = {"bright": {"tolerated": np.ones(1), "tolerated.partner": np.zeros(1)}}
+    calibration.write(tmp_path / "c", own, "")
+
+    assert calibration.read(tmp_path / "c")[0]["bright"].keys() == own["bright"].keys()
 
 
 def test_a_victim_that_shows_nothing_can_be_learned_from() -> None:
@@ -80,4 +167,6 @@ def test_a_victim_that_shows_nothing_can_be_learned_from() -> None:
 
     learned = calibration.learn(Bare(), (Foreign(),), rows(300).numpy())
 
-    assert {field.partition(".")[0] for field in learned["foreign"]} == {"residual"}
+    fields = {field.partition(".")[0] for field in learned["foreign"]}
+
+    assert fields == {"residual", "tolerated"}

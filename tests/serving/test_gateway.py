@@ -21,10 +21,13 @@ from mantlet.plugin import Detector
 from mantlet.types import Kind, Released
 from serving import gateway as gateway_module
 from serving.admission import Admission, Client
+from serving.events.kinds import LevelChange
+from serving.events.log import EventLog
+from serving.folding import Memory
 from serving.gateway import Gateway, Job
 from serving.keys import KeyFile
 from serving.metrics import Metrics
-from serving.pipeline import Memory, Pipeline
+from serving.pipeline import Pipeline
 from serving.policy import Level
 from serving.settings import Identity, Queue, Tier
 from serving.stores import open_store
@@ -33,6 +36,7 @@ from tests.helpers import Answering, Lying, Scripted, TinyVictim, query, rows
 
 T = TypeVar("T")
 START = 1_000_000.0
+SECRET = b"a secret of the tests"
 DENYING = (Level(name="normal"), Level(name="denied", suspicion=0.5, deny_s=60))
 PROTECTING = (Level(name="normal"), Level(name="alarmed", alarm=True, defenses=("label_only",)))
 
@@ -44,6 +48,7 @@ class Scene:
     gateway: Gateway
     admission: Admission
     metrics: Metrics
+    events: EventLog
     now: list[float] = field(default_factory=lambda: [START])
 
     def visitor(self, name: str = "ann") -> Client:
@@ -63,6 +68,11 @@ class Scene:
         with pytest.raises(RequestError) as caught:
             self.ask(count, name)
         return caught.value
+
+    def told(self) -> list[str]:
+        """The kinds of the events so far."""
+        assert self.events.flush()
+        return [record.event.kind.value for record in self.events.read()]
 
     def run(self, work: Awaitable[T]) -> T:
         async def within() -> T:
@@ -93,22 +103,32 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         tier: Tier = Tier(rows="100/day"),  # noqa: B008  # frozen
         answer: Any = "probabilities",
         queue: Queue = Queue(retry_after_s=7, max_batch_rows=64),  # noqa: B008  # frozen
+        shadow: bool = False,
+        allow: tuple[str, ...] = (),
     ) -> Scene:
         now = [START]
         if isinstance(store, str):
             store = open_store(store, folder=tmp_path, remember_s=1e6, clock=lambda: now[0])
         admission = Admission(
-            Identity(open=True),
+            Identity(open=True, allow=allow),
             {"default": tier},
             Tier(),
             keys=KeyFile(tmp_path / "keys.json"),
             counters=store.counters,
-            secret=b"a secret of the tests",
+            secret=SECRET,
         )
         pipeline = Pipeline(
-            victim or TinyVictim(), detectors, defenses, levels=levels, answer=answer
+            victim or TinyVictim(),
+            detectors,
+            defenses,
+            levels=levels,
+            answer=answer,
+            shadow=shadow,
         )
         metrics = Metrics()
+        events = EventLog.open(
+            "jsonl:///events.jsonl", folder=tmp_path, secret=SECRET, clock=lambda: now[0]
+        )
         made = Gateway(
             "tiny",
             pipeline,
@@ -117,8 +137,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             queue=queue,
             clock=lambda: now[0],
             metrics=metrics,
+            events=events,
         )
-        scenes.append(Scene(made, admission, metrics, now))
+        scenes.append(Scene(made, admission, metrics, events, now))
         return scenes[-1]
 
     yield build
@@ -128,6 +149,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def close(scene: Scene) -> None:
     scene.gateway.close()
+    scene.events.close()
     with contextlib.suppress(StoreError):  # a test closed it
         scene.gateway.store.close()
 
@@ -293,6 +315,138 @@ def test_a_refusal_by_one_worker_holds_in_another_that_knew_the_client(stage: St
     assert second.refused(1).status == 403
 
 
+def test_a_refusal_that_was_lifted_elsewhere_holds_no_longer_than_a_moment(stage: Stage) -> None:
+    """As at the admin port."""
+    scene = stage(detectors=(Rate(rows=10, window_s=20),), levels=DENYING)
+    scene.refused(8)
+    store, key = scene.gateway.store, f"tiny/{scene.visitor().id}"
+    (entry,) = store.load_many([key], START).values()
+    assert not store.swap_many({key: replace(entry, memory={})}, START)
+    scene.now[0] = START + gateway_module.RECHECK_S + 0.1
+
+    assert scene.ask(1).values.shape == (1, 5)
+
+
+LISTED = (
+    Level(name="normal"),
+    Level(name="busy", suspicion=0.5, requests="2/minute"),
+    Level(name="alarmed", alarm=True, delay_s=0.05),
+)
+
+
+def test_the_requests_of_a_level_are_refused_beyond_its_rate(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=60),), levels=LISTED)
+    for _ in range(5):
+        scene.ask(6)
+    scene.ask(1)
+    scene.ask(1)
+    error = scene.refused(1)
+
+    assert (error.status, error.reason) == (429, "rate")
+    assert "2 per 1 minute" in str(error)
+    assert scene.ask(1, "bob").values.shape == (1, 5)
+    scene.now[0] += 60
+    assert scene.ask(1).values.shape == (1, 5)
+
+
+def test_the_answers_of_a_level_wait(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's own sleep is asked, once for each answer, and for nobody else's."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(delay: float) -> None:
+        slept.append(delay)
+        await sleep(delay)
+
+    monkeypatch.setattr(gateway_module.asyncio, "sleep", note)
+    scene = stage(detectors=(Rate(rows=10),), levels=LISTED)
+    scene.ask(4)
+    scene.ask(8)
+    scene.ask(1, "bob")
+
+    assert [delay for delay in slept if delay] == [0.05]
+
+
+def test_who_is_on_the_allow_list_is_served_as_before_and_watched(stage: Stage) -> None:
+    scene = stage(
+        detectors=(Rate(rows=10),),
+        defenses=(LabelOnly(),),
+        levels=(*PROTECTING, Level(name="denied", rows=20, deny_s=60)),
+        allow=("address:ann",),
+    )
+    answers = [scene.ask(25), scene.ask(5)]
+
+    assert all((answer.values.amax(dim=1) < 1.0).all() for answer in answers)
+    assert scene.count("mantlet_alarms_total", model="tiny", detector="rate") == 1
+    assert scene.refused(25, "bob").status == 403
+
+
+def test_in_shadow_mode_all_is_served_as_before_and_told_as_it_would_be(stage: Stage) -> None:
+    shadow = stage(
+        detectors=(Rate(rows=10),),
+        defenses=(LabelOnly(),),
+        levels=(*PROTECTING, Level(name="denied", rows=20, deny_s=60, requests="1/day")),
+        shadow=True,
+    )
+    answers = [shadow.ask(12), shadow.ask(12), shadow.ask(1)]
+    assert shadow.events.flush()
+    events = [record.event for record in shadow.events.read()]
+    changes = [event for event in events if isinstance(event, LevelChange)]
+
+    assert all((answer.values.amax(dim=1) < 1.0).all() for answer in answers)
+    assert [(c.before, c.after) for c in changes] == [("normal", "alarmed"), ("alarmed", "denied")]
+    assert all(change.shadow for change in changes)
+    assert "ban" not in shadow.told()
+
+
+def test_an_old_refusal_does_not_bite_in_shadow_mode(stage: Stage) -> None:
+    def scene(shadow: bool) -> Scene:
+        return stage(
+            detectors=(Rate(rows=10),), levels=DENYING, store="sqlite:///state.db", shadow=shadow
+        )
+
+    enforcing = scene(shadow=False)
+    enforcing.refused(8)
+    close(enforcing)
+
+    assert scene(shadow=True).ask(1).values.shape == (1, 5)
+
+
+def test_what_happens_to_a_client_is_told_once_over_races_and_restarts(
+    stage: Stage, tmp_path: Path
+) -> None:
+    def scene(races: int) -> Scene:
+        plain = open_store(
+            "sqlite:///state.db", folder=tmp_path, remember_s=1e6, clock=lambda: START
+        )
+        return stage(
+            detectors=(Rate(rows=10),), levels=PROTECTING, store=Contested(plain, races=races)
+        )
+
+    first = scene(races=1)
+    first.ask(4)
+    first.ask(4)
+    first.ask(4)
+    close(first)
+    again = scene(races=0)
+    again.ask(1)
+    told = again.told()
+
+    assert told.count("alarm") == 1
+    assert told.count("level") == 1
+    assert told.count("standing") == 3, "one for each request that moved it by a step"
+
+
+def test_a_ban_is_told_once_while_it_lasts_and_again_when_it_begins_again(stage: Stage) -> None:
+    scene = stage(detectors=(Rate(rows=10),), levels=DENYING)
+    scene.refused(8)
+    scene.refused(1)
+    scene.now[0] += 61
+    scene.refused(1)
+
+    assert scene.told().count("ban") == 2
+
+
 def raises(error: Exception) -> Callable[[Any], Any]:
     def answer(_: Any) -> Any:
         raise error
@@ -447,7 +601,7 @@ class Contested:
 def one_more_row(entry: Entry) -> Entry:
     rate = Rate(rows=50)
     state = entry.memory.get("rate") or rate.initial()
-    after: Memory = {"rate": rate.update(state, np.zeros((1, 1)), START)[0]}
+    after: Memory = {**entry.memory, "rate": rate.update(state, np.zeros((1, 1)), START)[0]}
     return Entry(entry.version, after)
 
 
@@ -527,8 +681,7 @@ def test_what_is_kept_at_hand_is_bounded(stage: Stage, monkeypatch: pytest.Monke
     for number in range(30):
         scene.ask(1, f"client {number}")
 
-    assert len(scene.gateway._denied_until) <= 5
-    assert len(scene.gateway._alarmed) <= 5
+    assert len(scene.gateway._standings) <= 5
 
 
 def test_closing_lets_the_victim_go(stage: Stage) -> None:

@@ -137,17 +137,18 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     "levels not rising": (
         lambda r: model(r)["policy"].insert(2, {"name": "late", "suspicion": 0.2}),
         "models.mnist",
-        "policy levels start at suspicion [0.0, 0.5, 0.2]; give each its own, in rising order",
+        "policy level 'suspected' can never count: 'late', which comes later, holds whenever it does; give"
+        " each its own conditions, in rising order",
     ),
     "two levels at one suspicion": (
         level(1, suspicion=0.0),
         "models.mnist",
-        "policy levels start at suspicion [0.0, 0.0]",
+        "policy level 'normal' can never count: 'suspected', which comes later",
     ),
     "nobody's first level": (
         level(0, suspicion=0.1),
         "models.mnist",
-        "the first policy level 'normal' must hold for everybody: suspicion 0 and no alarm",
+        "the first policy level 'normal' must hold for everybody: no condition, no tiers",
     ),
     "an alarm at first": (
         lambda r: model(r).update(policy=[{"name": "only", "alarm": True}]),
@@ -157,7 +158,32 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     "an alarm that a later level hides": (
         lambda r: model(r)["policy"].append({"name": "late", "suspicion": 0.9}),
         "models.mnist",
-        "only the last policy level may ask for an alarm",
+        "policy level 'alarmed' can never count: 'late', which comes later",
+    ),
+    "a level that listens to nobody": (
+        level(1, signals={"rat": 0.5}),
+        "models.mnist",
+        "'suspected' listens to detector 'rat', which is not in 'detectors'; did you mean 'rate'?",
+    ),
+    "a first level that denies": (
+        level(0, deny_s=60),
+        "models.mnist",
+        "the first policy level 'normal' denies or delays everybody",
+    ),
+    "a level with a rate that is none": (
+        level(1, requests="often"),
+        "models.mnist.policy.1.requests = 'often'",
+        "'often' is no rate; write an amount per time, such as '100/second'",
+    ),
+    "an alpha that accuses everybody": (
+        lambda r: model(r).update(alpha=0.5),
+        "models.mnist.alpha = 0.5",
+        "less than 0.5",
+    ),
+    "an alpha of old": (
+        lambda r: model(r)["detectors"].append({"type": "foreign", "name": "f", "alpha": 1e-6}),
+        "models.mnist.detectors.2.alpha = 1e-06",
+        "unknown setting",
     ),
     "level out of bounds": (
         level(1, suspicion=1.5),

@@ -310,3 +310,14 @@ def test_a_closed_store_fails_closed(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError):
         store.load_many(["a"], START)
+
+
+def test_what_another_process_changed_is_seen_at_once(tmp_path: Path) -> None:
+    """A refusal that was lifted elsewhere must not live on in a copy kept at hand."""
+    one, other = (SqliteStore(tmp_path / "state.db", lambda: 0.0, 60.0) for _ in range(2))
+    before, after = {"policy": {"x": np.zeros(1)}}, {"policy": {"x": np.ones(1)}}
+    one.swap_many({"m/c": Entry(0, before)}, 0.0)
+    one.load_many(["m/c"], 0.0)
+    other.swap_many({"m/c": Entry(1, after)}, 0.0)
+
+    assert one.load_many(["m/c"], 0.0)["m/c"].memory["policy"]["x"].tolist() == [1.0]

@@ -6,10 +6,10 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from mantlet import Detector, Prediction, Query, State
+from mantlet import Prediction, Query, State, ThresholdDetector
 
 
-class Repeats(Detector):
+class Repeats(ThresholdDetector):
     """Suspicion is the share of ``patience`` rows whose top probability was above 0.5.
 
     What undoes it: asking about undecided rows.

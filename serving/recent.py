@@ -1,0 +1,56 @@
+"""What clients did of late: the mean of their last scores, which tells when all of them drift."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+BLOCK = 25
+"""Rows of a block; the block under way and the one before it are remembered."""
+FINENESS = 1024.0
+"""Steps of a score. Sums are of whole numbers, so they are the same however a stream is cut."""
+
+
+def initial(columns: int) -> np.ndarray:
+    """(2, F + 1) of a client never seen before: the block before, and the one under way.
+
+    The last number of the latter is when the last row came, in seconds.
+    """
+    return np.zeros((2, columns + 1))
+
+
+def fold(
+    recent: np.ndarray,
+    seen: np.ndarray,
+    rows_of: Sequence[Sequence[int]],
+    share: np.ndarray,
+    at: float,
+) -> np.ndarray:
+    """(N, 2, F + 1) after (B, F) scores as shares of what is tolerated; NaN counts as 0.
+
+    ``recent`` (N, 2, F + 1) and ``seen`` (N,) rows before; ``rows_of[n]`` are client n's rows, in order.
+    """
+    counts = np.array([len(rows) for rows in rows_of])  # (N,)
+    starts = counts.cumsum() - counts
+    order = [row for rows in rows_of for row in rows]
+    steps = np.rint(np.nan_to_num(share[order], copy=False) * FINENESS)
+    block = (seen + counts - 1) // BLOCK  # (N,) under way
+    moved = block - (seen - 1) // BLOCK
+    after = recent.copy()
+    after[:, 1, -1] = at
+    if not moved.any():
+        after[:, 1, :-1] += np.add.reduceat(steps, starts)
+        return after
+    number = np.arange(len(order)) + np.repeat(seen - starts, counts)  # of the row, from 0
+    ago = (np.repeat(block, counts) - number // BLOCK)[:, None]
+    after[moved == 1, 0, :-1] = recent[moved == 1, 1, :-1]
+    after[moved > 1, 0, :-1] = after[moved > 0, 1, :-1] = 0.0
+    after[:, 0, :-1] += np.add.reduceat(steps * (ago == 1), starts)
+    after[:, 1, :-1] += np.add.reduceat(steps * (ago == 0), starts)
+    return after
+
+
+def mean(recent: np.ndarray, seen: int) -> np.ndarray:
+    """(F,) mean share of what is tolerated over a client's last rows; ``seen`` it has asked in its life."""
+    covered = (seen - 1) % BLOCK + 1 + (BLOCK if seen > BLOCK else 0)
+    share: np.ndarray = recent[:, :-1].sum(axis=0) / (FINENESS * max(covered, 1))
+    return share

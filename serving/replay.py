@@ -1,0 +1,149 @@
+"""A dry run: how a policy would have treated the clients that an event log tells of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+import torch
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from mantlet.errors import ConfigError
+from mantlet.types import Query, Signal
+from serving.events.chain import Chain
+from serving.events.jsonl import JsonlFile
+from serving.events.kinds import ANY_EVENT, Judged
+from serving.events.sqlite import SqliteFile
+from serving.folding import CAMPAIGN, Folded, Memory
+from serving.policy import Decision, Level, Policy, check_levels, end_of_refusal
+from serving.settings import load
+
+COUNTS = "(all that enforce)"
+SQLITE = b"SQLite format 3\0"
+LEVELS: TypeAdapter[tuple[Level, ...]] = TypeAdapter(tuple[Level, ...])
+
+
+@dataclass(slots=True)
+class Treated:
+    """One client at one model: the levels that it went through, and those of the other policy."""
+
+    client: str
+    name: str
+    tier: str
+    model: str
+    rows: int = 0
+    was: list[str] = field(default_factory=list)
+    would: list[str] = field(default_factory=list)
+    would_deny_until: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether it would have been treated otherwise."""
+        return self.was != self.would or self.would_deny_until is not None
+
+
+def levels_of(path: Path, model: str) -> tuple[Level, ...]:
+    """The levels of a gateway's config, or of a file that holds ``policy:`` alone; `ConfigError`."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"policy '{path}' cannot be read: {error}") from error
+    if isinstance(raw, dict) and "models" in raw:
+        models = load(path).models
+        if model not in models:
+            raise ConfigError(f"policy '{path}' has no model '{model}', of which the events tell")
+        return models[model].policy
+    if not isinstance(raw, dict) or raw.keys() != {"policy"}:
+        raise ConfigError(
+            f"policy '{path}': give a gateway's config, or a file with 'policy:' alone"
+        )
+    try:
+        levels = LEVELS.validate_python(raw["policy"])
+        defenses = {name for level in levels for name in level.defenses}
+        check_levels(levels, sorted(defenses), sorted({n for lv in levels for n in lv.signals}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"policy '{path}': {field}: {first['msg']}") from error
+    except ValueError as error:
+        raise ConfigError(f"policy '{path}': {error}") from error
+    return levels
+
+
+def replay(events: Path, policy: Path) -> list[Treated]:
+    """How the clients of a log would have been treated, those of the highest levels first.
+
+    The log tells a client's suspicion in steps, so a level is reached here at the step that follows the
+    row that reached it. Raises `ConfigError` for a log or a policy that cannot be read.
+    """
+    policies: dict[str, Policy] = {}
+    treated: dict[tuple[str, str], Treated] = {}
+    memories: dict[tuple[str, str], Memory] = {}
+    for at, event in _judgements(events):
+        if event.model not in policies:
+            policies[event.model] = Policy(levels_of(policy, event.model))
+        key = event.client, event.model
+        one = treated.setdefault(key, Treated(event.client, event.name, event.tier, event.model))
+        one.rows = max(one.rows, event.rows)
+        decision = _decide(policies[event.model], event, at, memories.get(key, {}))
+        memories[key] = decision.memories[event.client]
+        _note(one.would, policies[event.model].levels[decision.levels[0]].name)
+        if decision.denied[0]:
+            one.would_deny_until = end_of_refusal(memories[key])
+        told = getattr(event, "after", None) or getattr(event, "level", None)
+        if told is not None:
+            _note(one.was, told)
+
+    def height(one: Treated) -> tuple[int, int]:
+        levels = policies[one.model]
+        return max(levels.index(name) or 0 for name in one.would), one.rows
+
+    return sorted(treated.values(), key=height, reverse=True)
+
+
+def _note(levels: list[str], name: str) -> None:
+    if levels[-1:] != [name]:
+        levels.append(name)
+
+
+def _decide(policy: Policy, event: Judged, at: float, memory: Memory) -> Decision:
+    """What the policy does with a row of the client as the event shows it."""
+    signals = {name: _signal(o.suspicion, o.alarm) for name, o in event.detectors.items()}
+    # what counts is at suspicion 1 exactly when it has alarmed
+    signals[COUNTS] = _signal(event.suspicion, event.suspicion >= 1)
+    if event.campaign is not None:
+        signals[CAMPAIGN] = _signal(1.0, True)
+    for level in policy.levels:
+        for name in level.signals:
+            signals.setdefault(name, _signal(0.0, False))
+    row = {event.client: [0]}
+    folded = Folded(row, np.array([event.rows]), signals, {event.client: dict(memory)})
+    query = Query([event.client], torch.zeros(1), at, [event.tier])
+    return policy.decide(query, folded, [COUNTS])
+
+
+def _signal(suspicion: float, alarm: bool) -> Signal:
+    return Signal(torch.tensor([suspicion]), torch.tensor([alarm]), COUNTS)
+
+
+def _judgements(path: Path) -> Iterator[tuple[float, Judged]]:
+    """The events of a log that tell how a client stood, with their times."""
+    if not path.is_file():
+        raise ConfigError(f"events '{path}': no such file; give the log that the gateway wrote")
+    with path.open("rb") as file:
+        sqlite = file.read(len(SQLITE)) == SQLITE
+    unsealed = Chain(b"")  # who replays need not have the gateway's secret
+    journal = SqliteFile(path, unsealed) if sqlite else JsonlFile(path, unsealed)
+    for number, line in enumerate(journal.lines(0), 1):
+        try:
+            told = orjson.loads(line)
+            event = ANY_EVENT.validate_python({"kind": told["kind"], **told["fields"]})
+            at = float(told["at"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"events '{path}': record {number} cannot be read; run: mantlet events verify CONFIG"
+            ) from error
+        if isinstance(event, Judged):
+            yield at, event

@@ -1,0 +1,66 @@
+"""How a client stands: what its memory says of it, for the event log, the admin port and admission."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serving.folding import ALARMS, CAMPAIGN, HEARD, POLICY, Memory, rows_before
+from serving.pipeline import Pipeline
+from serving.policy import end_of_refusal, override
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one detector holds of a client; ``rows_at_alarm`` it had asked when it alarmed."""
+
+    suspicion: float
+    alarm: bool
+    rows_at_alarm: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A client at one model, after ``rows`` rows. ``suspicion`` and ``alarm`` are those that count."""
+
+    rows: int
+    suspicion: float
+    alarm: bool
+    level: str
+    detectors: Mapping[str, Opinion]
+    progress: float | None
+    campaign: str | None
+    denied_until: float
+    override: str | None
+    acknowledged: bool
+
+
+def standing_of(memory: Memory, pipeline: Pipeline) -> Standing:
+    """What the memory of a client says, read as this pipeline is set now."""
+    alarms, state = memory.get(ALARMS, {}), memory.get(POLICY, {})
+    names = pipeline.fold.names
+    heard = memory[HEARD]["suspicion"].tolist() if HEARD in memory else []
+    suspicion = dict(zip(names, heard, strict=True)) if len(heard) == len(names) else {}
+    opinions = {
+        name: Opinion(
+            suspicion.get(name, 0.0),
+            name in alarms,
+            int(alarms[name][0]) if name in alarms else None,
+        )
+        for name in names
+    }
+    counting = [opinions[name] for name in pipeline.fold.enforcing]
+    level = int(state["level"][0]) if "level" in state else 0
+    levels = pipeline.policy.levels
+    return Standing(
+        rows=rows_before(memory),
+        suspicion=max((opinion.suspicion for opinion in counting), default=0.0),
+        alarm=any(opinion.alarm for opinion in counting),
+        level=levels[min(level, len(levels) - 1)].name,
+        detectors=opinions,
+        progress=next(
+            (suspicion[name] for name in pipeline.fold.progress if name in suspicion), None
+        ),
+        campaign=f"{int(alarms[CAMPAIGN][2]):x}" if CAMPAIGN in alarms else None,
+        denied_until=end_of_refusal(memory),
+        override=override(state) or None,
+        acknowledged="acknowledged" in state,
+    )

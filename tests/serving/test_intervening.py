@@ -1,0 +1,158 @@
+"""What an operator decides: it is done at once, kept, recorded, and refused when it makes no sense."""
+
+from pathlib import Path
+
+import pytest
+
+from mantlet.errors import RequestError
+from serving import oversight
+from serving.events.kinds import EventKind, Override, Unban
+from serving.intervening import Change, change
+from serving.policy import Level
+from serving.service import Service
+from tests.helpers import bright
+from tests.serving.inprocess import load, service
+from tests.serving.test_oversight import ask
+
+LEVELS = (
+    Level(name="normal"),
+    Level(name="watched", suspicion=0.5),
+    Level(name="banned", alarm=True, deny_s=600),
+)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Service:
+    tiers = {"default": {}, "gold": {}}
+    ready = service(tmp_path, identity={"open": False}, tiers=tiers)
+    load(ready, detectors=[bright()], levels=LEVELS)
+    return ready
+
+
+def banned(ready: Service) -> str:
+    """A client that was banned: its id."""
+    with pytest.raises(RequestError) as refused:
+        ask(ready, "thief", 1.0, 16)
+    assert refused.value.status == 403
+    return next(c.id for c in ready.admission.known().values() if c.name == "thief")
+
+
+def standing(ready: Service, client: str) -> dict[str, object]:
+    [entry] = oversight.client(ready, client)["models"]  # type: ignore[misc]
+    assert isinstance(entry, dict)
+    return entry
+
+
+def recorded(ready: Service, kind: EventKind) -> list[object]:
+    ready.events.flush()
+    return [record.event for record in ready.events.read(kinds=[kind])]
+
+
+def test_unban_takes_back_refusal_alarm_and_evidence_but_no_rows(watched: Service) -> None:
+    client = banned(watched)
+    change(watched, client, Change(unban=True))
+    now = standing(watched, client)
+
+    assert (now["denied_until"], now["alarm"], now["suspicion"]) == (None, False, 0.0)
+    assert now["level"] == "normal"
+    assert now["rows"] == 16
+
+
+def test_who_is_unbanned_is_answered_again_at_once(watched: Service) -> None:
+    client = banned(watched)
+    change(watched, client, Change(unban=True))
+
+    assert ask(watched, "thief", 0.0, 1) == client
+
+
+def test_unban_is_recorded(watched: Service) -> None:
+    client = banned(watched)
+    change(watched, client, Change(unban=True))
+    [event] = recorded(watched, EventKind.UNBAN)
+
+    assert isinstance(event, Unban)
+    assert (event.client, event.name) == (client, "thief")
+
+
+def test_who_steals_on_after_an_unban_is_banned_again(watched: Service) -> None:
+    client = banned(watched)
+    change(watched, client, Change(unban=True))
+    with pytest.raises(RequestError):
+        ask(watched, "thief", 1.0, 256)
+
+    assert standing(watched, client)["alarm"]
+
+
+def test_acknowledging_changes_no_treatment_and_is_shown(watched: Service) -> None:
+    client = banned(watched)
+    before = standing(watched, client)
+    change(watched, client, Change(acknowledge=True))
+    after = standing(watched, client)
+
+    assert not before["acknowledged"]
+    assert after == {**before, "acknowledged": True}
+
+
+def test_a_level_set_by_hand_holds_until_it_is_taken_back(watched: Service) -> None:
+    client = ask(watched, "honest", 0.0, 4)
+    change(watched, client, Change(level="watched"))
+    ask(watched, "honest", 0.0, 4)
+
+    assert standing(watched, client)["level"] == "watched"
+
+    change(watched, client, Change(level=None))
+    ask(watched, "honest", 0.0, 4)
+
+    assert standing(watched, client)["level"] == "normal"
+    told = [
+        (e.before, e.after)
+        for e in recorded(watched, EventKind.OVERRIDE)
+        if isinstance(e, Override)
+    ]
+    assert told == [(None, "watched"), ("watched", None)]
+
+
+def test_a_tier_is_given_to_all_keys_of_the_client(watched: Service) -> None:
+    client = ask(watched, "acme", 0.0, 1)
+    watched.admission._keys.create("acme", "default", 0.0)
+    change(watched, client, Change(tier="gold"))
+    tiers = [key.tier for key in watched.admission._keys.all()]
+
+    assert tiers == ["gold", "gold"]
+    assert standing(watched, client)["tier"] == "gold"
+
+
+def test_an_unknown_client_is_not_found(watched: Service) -> None:
+    with pytest.raises(RequestError, match="'nobody' is not known"):
+        change(watched, "nobody", Change(unban=True))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Change(), "nothing to change"),
+        (Change(model="mnist"), "nothing to change"),
+        (Change(level="strict"), "no level 'strict'; known: normal, watched, banned"),
+        (Change(tier="platinum"), "tier 'platinum' is unknown"),
+        (Change(model="other", unban=True), "model 'other' is not served"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    watched: Service, wanted: Change, words: str
+) -> None:
+    client = ask(watched, "honest", 0.0, 4)
+    before = standing(watched, client)
+    with pytest.raises(RequestError, match=words):
+        change(watched, client, wanted)
+
+    assert standing(watched, client) == before
+
+
+def test_an_address_has_no_tier_of_its_own(tmp_path: Path) -> None:
+    ready = service(tmp_path, identity={"open": True})
+    load(ready, detectors=[bright()], levels=LEVELS)
+    who = ready.admission.identify(None, "10.0.0.1", 0.0)
+    with pytest.raises(RequestError, match="has no key") as refused:
+        change(ready, who.id, Change(tier="default"))
+
+    assert refused.value.status == 409
