@@ -581,4 +581,4 @@ def test_an_answer_takes_as_long_for_a_client_at_an_alarm_as_for_any_other() -> 
         times[flagged].append(perf_counter() - since)
     calm, alarmed = np.median(times[False]), np.median(times[True])
 
-    assert 0.8 < alarmed / calm < 1.25
+    assert 0.67 < alarmed / calm < 1.5
