@@ -316,10 +316,13 @@ def test_a_refusal_by_one_worker_holds_in_another_that_knew_the_client(stage: St
 
 
 def test_a_refusal_that_was_lifted_elsewhere_holds_no_longer_than_a_moment(stage: Stage) -> None:
-    """As at the admin port."""
-    scene = stage(detectors=(Rate(rows=10, window_s=20),), levels=DENYING)
+    """As at the admin port of another worker."""
+    scene, other = (
+        stage(detectors=(Rate(rows=10, window_s=20),), levels=DENYING, store="sqlite:///state.db")
+        for _ in range(2)
+    )
     scene.refused(8)
-    store, key = scene.gateway.store, f"tiny/{scene.visitor().id}"
+    store, key = other.gateway.store, f"tiny/{scene.visitor().id}"
     (entry,) = store.load_many([key], START).values()
     assert not store.swap_many({key: replace(entry, memory={})}, START)
     scene.now[0] = START + gateway_module.RECHECK_S + 0.1

@@ -8,12 +8,15 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.progress import Progress
 
-from detectors.evidence import Evidence
+from detectors.foreign import Foreign
 from detectors.rate import Rate
+from mantlet.plugin import Setup
+from mantlet.types import Query
 from serving.admission import client_id
-from serving.pipeline import Memory
+from serving.folding import Fold, Memory
 from serving.stores.base import pack
 from serving.stores.sqlite import SCHEMA
 from tests.benchmarks.serving import servers
@@ -96,8 +99,10 @@ def _id(number: int) -> str:
 
 def _memory() -> Memory:
     """What the default chain remembers of a client after ten rows."""
-    evidence = Evidence(tolerated=(0.1, 0.1, 0.1), alpha=1e-6)
-    foreign, _, _ = evidence.update(evidence.initial(), np.zeros((10, 3)))
-    rate = Rate()
-    counted, _, _ = rate.update(rate.initial(), np.zeros((10, 1)), 0.0)
-    return {"foreign": foreign, "rate": counted}
+    foreign, rate = Foreign(), Rate()
+    learned = {f"{measure}.threshold": np.zeros(1) for measure in foreign.measures}
+    learned["tolerated"] = np.full(foreign.width, 0.1)
+    foreign.load(Setup(torch.device("cpu"), b"", learned))
+    zeros = {"foreign": np.zeros((10, foreign.width)), "rate": np.zeros((10, 1))}
+    asked = Query(["client"] * 10, torch.zeros(10, 1), 0.0)
+    return Fold((foreign, rate), 1e-6).run(asked, zeros, {}).memories["client"]
