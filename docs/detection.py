@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from redteam.judging import upper_bound
+
 RESULTS = Path(__file__).parent / "results"
 Record = Mapping[str, Any]
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
@@ -71,7 +73,8 @@ def thieves(attacks: Sequence[str]) -> list[tuple[str, ...]]:
         for victim in told(chosen(found, attack=attack), "victim"):
             own = chosen(found, attack=attack, victim=victim)
             cells = [delays(chosen(own, detector=name)) for name in names]
-            table.append((attack, TITLES[victim], *cells))
+            seen = next((f" ({r['family']})" for r in own if "family" in r), "")
+            table.append((attack + seen, TITLES[victim], *cells))
     return table
 
 
@@ -109,12 +112,14 @@ def w(found: Sequence[Record]) -> list[float | None]:
 
 def plain_attacks() -> list[str]:
     """Attacks whose every row is one."""
-    return [a for a in told(records(), "attack") if a != "none" and not _is_beyond(a)]
+    found = [a for a in told(records(), "attack") if a != "none" and not _is_beyond(a)]
+    return sorted(found, key=lambda attack: not attack.startswith("knockoff"))
 
 
 def diluted_attacks() -> list[str]:
     """Attacks among or after honest rows."""
-    return [a for a in told(records(), "attack") if any(word in a for word in BEYOND[1:])]
+    found = [a for a in told(records(), "attack") if any(word in a for word in BEYOND[1:])]
+    return [attack for attack in found if BEYOND[0] not in attack]
 
 
 def _is_beyond(attack: str) -> bool:
@@ -139,28 +144,29 @@ def honest() -> list[tuple[str, ...]]:
 
 
 def bound(found: Sequence[Record]) -> str:
-    """Upper 95 % bound of the share of clients that are ever alarmed."""
-    detected, streams = alarmed(found)
-    if detected == streams:
-        return "100 %"
-    if not detected:  # Clopper and Pearson for none of n
-        return f"{100 * (1 - 0.05 ** (1 / streams)):.2g} %"
-    return f"{100 * max(r['ever_alarm_upper'] for r in found):.2g} %" if len(found) == 1 else ""
+    """Upper 95 % bound of the share of clients that are ever alarmed, all seeds together."""
+    return f"{100 * upper_bound(*alarmed(found)):.2g} %"
 
 
 def campaigns() -> list[tuple[str, ...]]:
     """A row a campaign: accounts that were alarmed by themselves, and how well the members are named."""
-    table = [("campaign", "victim", "accounts alarmed alone", "found", "precision", "recall")]
-    attacks = [a for a in told(records(), "attack") if "accounts" in a]
-    for attack in attacks:
-        for victim in told(chosen(records(), attack=attack), "victim"):
-            own = chosen(records(), attack=attack, victim=victim)
-            named = chosen(own, detector="campaign")
-            alone = "{} of {}".format(*alarmed(chosen(own, detector="all")))
-            found = "{} of {}".format(*alarmed(named)) if named else "-"
-            shares = [_mean(r[field] for r in named) for field in ("precision", "recall")]
-            table.append((attack, TITLES[victim], alone, found, *shares))
+    table = [("clients", "victim", "alarmed alone", "campaign alarm", "precision", "recall")]
+    found = chosen(records(), detector="campaign")
+    for condition in told(found, "condition"):
+        table += _campaigns(f"honest: {condition}", {"attack": "none", "condition": condition})
+    for attack in told(found, "attack"):
+        if attack != "none":
+            table += _campaigns(attack, {"attack": attack})
     return table
+
+
+def _campaigns(title: str, where: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    for victim in told(chosen(records(), detector="campaign", **where), "victim"):
+        own = chosen(records(), victim=victim, **where)
+        named = chosen(own, detector="campaign")
+        counts = ["{} of {}".format(*alarmed(g)) for g in (chosen(own, detector="all"), named)]
+        shares = [_mean(r[field] for r in named) for field in ("precision", "recall")]
+        yield title, TITLES[victim], *counts, *shares
 
 
 def _mean(values: Iterable[float | None], digits: int = 2) -> str:
@@ -170,6 +176,8 @@ def _mean(values: Iterable[float | None], digits: int = 2) -> str:
 
 def costs() -> list[tuple[str, ...]]:
     """What watching costs."""
+    if not records("-cost"):
+        return [("what", "measured")]
     row, batch = records("-cost")
     young, old = row["earlier_rows"]
     total = batch["predict_us"]

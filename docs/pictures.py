@@ -61,13 +61,15 @@ def rows_to_alarm() -> Figure:
     axes.set_yticks(range(len(attacks)), list(reversed(attacks)))
     axes.set_xscale("log")
     axes.set_xlim(1, 20_000)
+    axes.set_ylim(-0.6, len(attacks) - 0.4)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(
         "rows of the attack before the alarm (dot: median, line: to the 90th percentile)"
     )
     axes.grid(axis="x", color="#e6e8eb", zorder=0)
     for victim, title in TITLES.items():
         axes.plot([], [], "o", color=COLORS[victim], label=title)
-    axes.legend(frameon=False, loc="upper right")
+    axes.legend(frameon=False, loc="upper center")
     return figure
 
 
@@ -99,6 +101,7 @@ def evidence() -> Figure:
                     )
         axes.axhline(1, color="#444", lw=0.8, ls=":")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("rows that the client has sent")
         axes.set_title(TITLES[victim], fontsize=9, loc="left")
     panels[0][0].set_ylabel("suspicion (1: alarm)")

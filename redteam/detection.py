@@ -6,7 +6,7 @@ Run as: python -m redteam.detection --data FOLDER --work FOLDER --out docs/resul
 import argparse
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from redteam.pools import Pools
 from redteam.scenarios import FULL, HELD_OUT, SMALL, Scenario, Size
 from redteam.simulation import ever_alarmed
 from redteam.streams import Stream
-from serving import build, calibration, settings
+from serving import build, calibration, campaigns, settings
 from serving.calibrating import calibrate_model
 from serving.folding import Memory
 from serving.pipeline import Pipeline
@@ -59,8 +59,6 @@ PUBLISHED_CLIENTS = 20
 PUBLISHED_ROWS = 1_000
 Found = Mapping[str, list[Record]]
 """``records``, and ``curves`` for the pictures."""
-Linker = Callable[[Mapping[str, Memory]], Iterable[Collection[str]]]
-"""Finds campaigns: from the memories of clients to groups of those that are one thief."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,6 @@ class Bench:
     seeds: Sequence[int] = SEEDS
     victims: Sequence[str] = VICTIMS
     development: bool = False
-    linker: Linker | None = None
 
 
 def main() -> None:
@@ -157,7 +154,7 @@ def _settings(
     bench: Bench, victim: str, chosen: Sequence[Mapping[str, Any]] = ()
 ) -> settings.Settings:
     """The shipped default for a victim, with its calibration: shipped, or made of held-out rows."""
-    shipped = settings.load(DEFAULT)
+    shipped = settings.load(DEFAULT, ["secret=the secret of the bench"])
     model = shipped.models["mnist"].model_copy(update={"defenses": (), "policy": LEVELS})
     if victim != "mnist":
         model = model.model_copy(update={"victim": _trained(bench, victim), "calibration": None})
@@ -216,7 +213,7 @@ def _measured(
     kinds = {
         "honest": (scenario.honest, partial(_honest, pipeline, published, enrolled)),
         "hostile": (scenario.hostile, partial(_hostile, pipeline, published)),
-        "campaign": (scenario.campaigns, partial(_campaign, bench.linker, pipeline, scenario)),
+        "campaign": (scenario.campaigns, partial(_campaign, pipeline, scenario)),
     }
     made_by = calibration_of(bench, scenario.name).read_bytes()
     about_run = (scenario.size, scenario.development, pipeline.fold.evidence.alpha, made_by)
@@ -226,6 +223,7 @@ def _measured(
     for kind, (streams, measure) in kinds.items():
         for name, make in streams.items():
             about = {"victim": scenario.name, "seed": scenario.seed, "attack": name}
+            about |= scenario.acquaintance(name)
             path = folder / f"{scenario.name}-{scenario.seed}-{kind}-{name}.json"
             if not path.is_file():
                 found = measure(about, make())
@@ -255,6 +253,7 @@ def _honest(
     said = trace(enrolled() if stream.tiers else pipeline, stream, alpha=ALPHA)
     about = about | {"attack": "none", "condition": about["attack"], "alpha": ALPHA}
     records = [judged(about, name, said, stream.start) for name in said.alarms]
+    records.append(linked(about, _linked(pipeline, said.memories), ()))
     if published and not stream.tiers:
         records += _as_published(published, about, stream)
     return {"records": records, "curves": [curve(about, said)]}
@@ -284,19 +283,23 @@ def _as_published(published: Pipeline, about: Record, stream: Stream) -> list[Re
     return records
 
 
-def _campaign(
-    linker: Linker | None, pipeline: Pipeline, scenario: Scenario, about: Record, stream: Stream
-) -> Found:
+def _campaign(pipeline: Pipeline, scenario: Scenario, about: Record, stream: Stream) -> Found:
     """The accounts of one thief, each by itself, and found as one among honest clients."""
     said = trace(pipeline, stream)
     about = about | {"attack": f"{about['attack']}, {len(stream.order)} accounts"}
     records = [judged(about, name, said, stream.start) for name in said.alarms]
-    if linker is not None:
-        honest = trace(pipeline, scenario.honest["natural"]()).memories
-        accounts = {f"account {number}": m for number, m in enumerate(said.memories.values())}
-        found = [set(group) for group in linker({**honest, **accounts})]
-        records.append(linked(about, found, set(accounts)))
+    honest = trace(pipeline, scenario.honest["natural"]()).memories
+    accounts = {f"account {number}": m for number, m in enumerate(said.memories.values())}
+    found = _linked(pipeline, {**honest, **accounts})
+    records.append(linked(about, found, set(accounts)))
     return {"records": records, "curves": []}
+
+
+def _linked(pipeline: Pipeline, memories: Mapping[str, Memory]) -> list[tuple[str, ...]]:
+    """Members of every campaign that the gateway would raise an alarm for, at its first look."""
+    crowd = campaigns.gather(memories.items(), pipeline)
+    found = campaigns.find(crowd, pipeline, campaigns.Search(), looks=1)
+    return [campaign.members for campaign in found if campaign.alarm]
 
 
 if __name__ == "__main__":

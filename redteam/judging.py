@@ -42,16 +42,20 @@ def judged(about: Record, detector: str, said: Trace, start: int) -> Record:
 
 
 def linked(about: Record, found: Sequence[Collection[str]], members: Collection[str]) -> Record:
-    """How well the groups that were found name the accounts of one thief."""
+    """How well the campaigns that were found name the accounts of one thief, if there is one.
+
+    ``precision`` is the share of thieves among those who are named, ``recall`` that of the named among
+    the thieves; without any it is ``None``.
+    """
     named = set().union(*found)
     right = len(named & set(members))
     return about | {
         "detector": "campaign",
         "streams": 1,
-        "detected": int(any(set(group) & set(members) for group in found)),
+        "detected": int(bool(found)),
         "groups": len(found),
         "precision": right / len(named) if named else None,
-        "recall": right / len(members),
+        "recall": right / len(members) if members else None,
         "rows_to_alarm_median": None,
         "rows_to_alarm_p90": None,
     }

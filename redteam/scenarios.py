@@ -163,6 +163,9 @@ class Scenario:
             "jbda": lambda: self._dealt(
                 self._jbda("jbda of a campaign", seeds=100, rounds=self.size.rounds_of_campaign)
             ),
+            f"knockoff {family}, 10% of rows": lambda: self._diluted(
+                self._dealt(self._knockoff(family, thieves=1))
+            ),
             "in-distribution thief": lambda: self._dealt(self._in_distribution()),
         }
 
@@ -177,6 +180,13 @@ class Scenario:
         return (
             (SEEN[self.name], TUNED) if self.development else (SEEN[self.name], TUNED, *NEVER_SEEN)
         )
+
+    def acquaintance(self, attack: str) -> dict[str, str]:
+        """As field ``family`` of a record: whether any fit or tuning may have seen a knockoff's pool."""
+        known = {SEEN[self.name]: "seen", TUNED: "tuned on"}
+        kinds = known | dict.fromkeys(NEVER_SEEN, "never seen")
+        found = [kind for family, kind in kinds.items() if f"knockoff {family}" in attack]
+        return {"family": found[0]} if found else {}
 
     def _rng(self, what: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, *what.encode()])
@@ -236,6 +246,13 @@ class Scenario:
         rows = min(SPLIT_ROWS, attack.order.shape[1])
         one = replace(attack, order=attack.order[:1, :rows])
         return streams.split(one, min(ACCOUNTS, rows // 10))
+
+    def _diluted(self, accounts: Stream) -> Stream:
+        """Accounts that send honest rows at nine of ten places."""
+        clients, rows = accounts.order.shape
+        rng = self._rng("diluted campaign")
+        honest = streams.benign(self._own, clients=clients, rows=rows, rng=rng)
+        return streams.mixed(accounts, honest, 0.1, rng=rng)
 
     def _jbda(
         self, name: str, *, targeted: bool = False, seeds: int = 0, rounds: int = 0

@@ -38,6 +38,12 @@ def test_an_attack_shows_the_median_over_seeds_of_its_rows(measured: list[Record
     assert detection.thieves(["jbda"])[1] == ("jbda", "MNIST", "9 / 12")
 
 
+def test_an_attack_says_how_well_its_family_is_known(measured: list[Record]) -> None:
+    measured += [record(attack="knockoff x", family="never seen")]
+
+    assert detection.thieves(["knockoff x"])[1][0] == "knockoff x (never seen)"
+
+
 def test_an_attack_that_is_seldom_seen_says_how_seldom(measured: list[Record]) -> None:
     measured += [record(detected=3, rows_to_alarm_median=None, rows_to_alarm_p90=None)]
 

@@ -15,16 +15,10 @@ from redteam.scenarios import SMALL
 SIZE = replace(SMALL, stolen=200, seeds_of_jbda=20)
 
 
-def everybody(memories: object) -> list[set[str]]:
-    """Finds one campaign of all accounts, and nothing wrong with the clients."""
-    assert isinstance(memories, dict)
-    return [{name for name in memories if name.startswith("account")}]
-
-
 @pytest.fixture(scope="module")
 def bench(pools: Pools, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     work = tmp_path_factory.mktemp("work")
-    return Bench(pools, work, SIZE, seeds=(0,), victims=("mnist",), linker=everybody)
+    return Bench(pools, work, SIZE, seeds=(0,), victims=("mnist",))
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +61,17 @@ def test_every_stream_has_a_record_of_every_detector(records: list[Record]) -> N
         assert names <= {r["detector"] for r in of(records, attack=attack)}
 
 
-def test_a_campaign_is_what_the_linker_says(records: list[Record]) -> None:
-    (record,) = of(records, attack="knockoff notmnist, 64 accounts", detector="campaign")
+def test_the_accounts_of_one_thief_are_found_as_one(records: list[Record]) -> None:
+    (found,) = of(records, attack="knockoff notmnist, 64 accounts", detector="campaign")
 
-    assert (record["precision"], record["recall"]) == (1.0, 1.0)
+    assert found["detected"] == 1
+    assert min(found["precision"], found["recall"]) > 0.9
+
+
+def test_honest_clients_are_no_campaign(records: list[Record]) -> None:
+    (found,) = of(records, attack="none", condition="natural", detector="campaign")
+
+    assert found["detected"] == 0
 
 
 def test_what_was_measured_is_not_measured_again(bench: Bench, records: list[Record]) -> None:

@@ -55,6 +55,13 @@ def test_a_campaign_that_nobody_found_has_no_precision() -> None:
     assert (record["detected"], record["precision"], record["recall"]) == (0, None, 0.0)
 
 
+def test_honest_clients_are_wrongly_one_campaign_or_none() -> None:
+    wrong, right = linked({}, [{"a", "b"}], ()), linked({}, [], ())
+
+    assert (wrong["detected"], wrong["precision"], wrong["recall"]) == (1, 0.0, None)
+    assert right["detected"] == 0
+
+
 def test_a_curve_starts_at_the_first_row_and_ends_at_the_last() -> None:
     shown = curve({}, said([5, 0]))
 

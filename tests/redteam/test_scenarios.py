@@ -79,3 +79,12 @@ def test_development_keeps_off_the_test_split_and_the_never_seen_families(
 
     assert not any(row.tobytes() in tests for row in sent)
     assert not any(family in name for name in development.hostile for family in NEVER_SEEN)
+
+
+def test_a_knockoff_tells_how_well_its_family_is_known(scenario: Scenario) -> None:
+    told = [
+        scenario.acquaintance(name)
+        for name in ("knockoff fashion", "knockoff omniglot, 20% of rows", "jbda")
+    ]
+
+    assert told == [{"family": "seen"}, {"family": "never seen"}, {}]
