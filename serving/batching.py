@@ -49,7 +49,7 @@ class Batcher(Generic[J, A]):
         max_batch_rows: int,
         max_queue_rows: int,
         concurrency: int = 1,
-        retry_after_s: float = 1.0,
+        retry_after: str = "1",
     ) -> None:
         self._work = work
         self._max_batch_rows = max_batch_rows
@@ -57,7 +57,7 @@ class Batcher(Generic[J, A]):
         self._concurrency = concurrency
         self._running = 0
         self._usual_s = 0.0  # how long a batch takes, smoothed
-        self._retry_after = str(max(1, round(retry_after_s)))
+        self._retry_after = retry_after
         self._batches: SimpleQueue[_Batch[J, A] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work_on_batches, name=f"batch-{number}", daemon=True)

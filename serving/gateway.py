@@ -72,7 +72,6 @@ class Gateway:
         self.queue = queue
         self._seen = _Observed(metrics, name, (*pipeline.fold.names, CAMPAIGN))
         self._clock = clock
-        self._retry_after = str(max(1, round(queue.retry_after_s)))
         self._folding = threading.Lock()
         self._standings: dict[str, tuple[Standing, float]] = {}
         self._reporter = Reporter(name, pipeline, events, self._seen.alarms)
@@ -81,7 +80,7 @@ class Gateway:
             max_batch_rows=queue.max_batch_rows,
             max_queue_rows=queue.max_queue_rows,
             concurrency=pipeline.victim.concurrency,
-            retry_after_s=queue.retry_after_s,
+            retry_after=queue.retry_after,
         )
 
     @property
@@ -180,7 +179,7 @@ class Gateway:
             503,
             "no answer can be given now; try again later",
             reason=type(error).__name__,
-            headers={"Retry-After": self._retry_after},
+            headers={"Retry-After": self.queue.retry_after},
         )
 
     def _work(self, jobs: Sequence[Job]) -> list[Released | Exception]:

@@ -60,9 +60,7 @@ class Service:
         """A loaded model; 404 when it is unknown, 503 while it is not loaded yet."""
         self.known(name, version)
         if name not in self.gateways:
-            wait = {
-                "Retry-After": str(max(1, round(self.settings.models[name].queue.retry_after_s)))
-            }
+            wait = {"Retry-After": self.settings.models[name].queue.retry_after}
             raise RequestError(
                 503, f"model '{name}' is not ready yet", reason="not_ready", headers=wait
             )

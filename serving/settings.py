@@ -153,6 +153,11 @@ class Queue(Section):
     retry_after_s: PositiveFloat = 1.0
     """What ``Retry-After`` says in a 503."""
 
+    @property
+    def retry_after(self) -> str:
+        """The header's value: whole seconds."""
+        return str(max(1, round(self.retry_after_s)))
+
 
 class Model(Section):
     """One protected model: its victim, what watches it and what changes its answers.

@@ -131,7 +131,7 @@ def test_jobs_beyond_the_queue_are_shed_at_once() -> None:
         assert caught.value.headers == {"Retry-After": "7"}
         assert fits.result() == "d"
 
-    assert play(story, retry_after_s=7.0).batches == [["a"], ["b"], ["d"]]
+    assert play(story, retry_after="7").batches == [["a"], ["b"], ["d"]]
 
 
 def test_a_job_whose_deadline_passed_is_dropped_before_any_work() -> None:
