@@ -28,7 +28,7 @@ from redteam.pools import Pools
 from redteam.scenarios import FULL, HELD_OUT, SMALL, Scenario, Size
 from redteam.simulation import ever_alarmed
 from redteam.streams import Stream
-from serving import build, calibration, campaigns, settings
+from serving import build, calibration, campaigns, logs, settings
 from serving.calibrating import calibrate_model
 from serving.folding import Memory
 from serving.pipeline import Pipeline
@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="few clients, short streams")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    logs.configure("error")
     bench = Bench(
         Pools(given.data),
         given.work,
@@ -104,11 +105,12 @@ def main() -> None:
 def run(bench: Bench) -> Found:
     """Every victim, seed and stream."""
     found: dict[str, list[Record]] = {"records": [], "curves": [], "cost": []}
+    for victim in bench.victims:
+        chain(bench, victim)  # trains and calibrates, with a bar of its own
     with Progress(transient=True) as bar:
         for victim in bench.victims:
             pipeline = chain(bench, victim)
             for seed in bench.seeds:
-                task = bar.add_task(f"{victim}, seed {seed}", total=None)
                 scenario = Scenario(
                     victim,
                     pipeline.victim,
@@ -118,6 +120,8 @@ def run(bench: Bench) -> Found:
                     bench.size,
                     bench.development,
                 )
+                streams = len(scenario.honest) + len(scenario.hostile) + len(scenario.campaigns)
+                task = bar.add_task(f"{victim}, seed {seed}", total=streams)
                 for part in _measured(bench, pipeline, scenario, partial(bar.advance, task)):
                     found["records"] += part["records"]
                     found["curves"] += part["curves"]
@@ -193,12 +197,19 @@ def _enrolled(bench: Bench, pipeline: Pipeline, scenario: Scenario) -> Pipeline:
 
 
 def _trained(bench: Bench, victim: str) -> TorchVictim:
-    """The victim that does not ship with the project, trained once (ten minutes)."""
+    """The victim that does not ship with the project, trained once (five minutes)."""
     path = bench.work / f"{victim}-lenet.safetensors"
     if not path.is_file():
         recipe = training.Recipe.load(FASHION)
         data = load_images(bench.pools.path(victim), "train")
-        network = training.fit(recipe, data, device=torch.device("cpu"))
+        with Progress(transient=True) as bar:
+            task = bar.add_task(f"training {victim}")
+            network = training.fit(
+                recipe,
+                data,
+                device=torch.device("cpu"),
+                progress=lambda p: bar.update(task, completed=p.step, total=p.steps),
+            )
         weights.save(network, path, {"recipe": recipe.model_dump_json(exclude={"output"})})
     return TorchVictim(weights=path, architecture="lenet")
 
@@ -210,10 +221,11 @@ def _measured(
     enrolled = cache(partial(_enrolled, bench, pipeline, scenario))
     others = [PUBLISHED | {"name": name, "delta": delta} for name, delta in DELTAS.items()]
     published = chain(bench, scenario.name, others) if "prada" in detectors.known() else None
+    natural = cache(lambda: trace(pipeline, scenario.honest["natural"]()).memories)
     kinds = {
         "honest": (scenario.honest, partial(_honest, pipeline, published, enrolled)),
         "hostile": (scenario.hostile, partial(_hostile, pipeline, published)),
-        "campaign": (scenario.campaigns, partial(_campaign, pipeline, scenario)),
+        "campaign": (scenario.campaigns, partial(_campaign, pipeline, natural)),
     }
     made_by = calibration_of(bench, scenario.name).read_bytes()
     about_run = (scenario.size, scenario.development, pipeline.fold.evidence.alpha, made_by)
@@ -283,14 +295,18 @@ def _as_published(published: Pipeline, about: Record, stream: Stream) -> list[Re
     return records
 
 
-def _campaign(pipeline: Pipeline, scenario: Scenario, about: Record, stream: Stream) -> Found:
+def _campaign(
+    pipeline: Pipeline,
+    natural: Callable[[], Mapping[str, Memory]],
+    about: Record,
+    stream: Stream,
+) -> Found:
     """The accounts of one thief, each by itself, and found as one among honest clients."""
     said = trace(pipeline, stream)
     about = about | {"attack": f"{about['attack']}, {len(stream.order)} accounts"}
     records = [judged(about, name, said, stream.start) for name in said.alarms]
-    honest = trace(pipeline, scenario.honest["natural"]()).memories
     accounts = {f"account {number}": m for number, m in enumerate(said.memories.values())}
-    found = _linked(pipeline, {**honest, **accounts})
+    found = _linked(pipeline, {**natural(), **accounts})
     records.append(linked(about, found, set(accounts)))
     return {"records": records, "curves": []}
 
