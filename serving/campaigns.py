@@ -19,7 +19,7 @@ from serving.pipeline import Pipeline
 
 EXPECTED = 0.01
 """Share of an honest client's rows that may lie close to others': the radius is chosen by it."""
-TOLERATED = 0.1
+TOLERATED = 0.05
 """Share that is tolerated."""
 MOST_ROWS = 2_000_000
 """Sketched rows that are compared; of more, those of the first ranks, which are the same for all clients."""
@@ -160,14 +160,14 @@ def find(
     lie closer to other clients' rows than honest rows do. The alarm asks whether at least
     ``min_members`` clients are no honest ones, at ``alpha`` over all looks: by the worth of all together
     but the ``min_members - 1`` strongest, mixed over shares of thieves (no client is selected; a look
-    costs nothing), or by nearness (e-BH; look k has a share 1/(k(k+1)) of it). Members are those whom
+    costs nothing), or by nearness (e-BH, shared by all looks). Members are those whom
     e-BH then names at ``false_members`` (Wang and Ramdas, 2022); like ones are one campaign.
     """
     count = len(crowd.clients)
     if count < search.min_members:
         return []
     close, near = _nearness(crowd, pipeline, pause)
-    near = near / (looks * (looks + 1.0))
+    near = near * _share_of(looks)
     enough = math.log(2 / search.alpha)  # half of alpha for each kind of evidence
     together = _joint(crowd.worth, search.min_members)
     strongest = np.sort(near)[::-1] * np.arange(1, count + 1) / count
@@ -210,6 +210,12 @@ def _nearness(
     grown = hits[:, None] * won + (own - hits)[:, None] * lost  # (n, 16)
     with np.errstate(invalid="ignore"):
         return hits / own, np.exp(np.minimum(grown, 140)).mean(axis=1)
+
+
+def _share_of(look: int) -> float:
+    """Weight of a look, from 1; those of all looks sum to 1. Looks 2^j to 2^(j+1) have 1/((j+1)(j+2))."""
+    octave = look.bit_length() - 1
+    return 1.0 / float(2**octave * (octave + 1) * (octave + 2))
 
 
 def _joint(worth: np.ndarray, min_members: int) -> float:

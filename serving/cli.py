@@ -1,4 +1,4 @@
-"""The command line: serve, check, keys, events, calibrate, train, convert, plugins, doctor."""
+"""The command line: serve, check, keys, events, calibrate, campaigns, train, convert, plugins, doctor."""
 
 import json
 import sys
@@ -255,6 +255,39 @@ def replay(
         )
     out.print(table)
     out.print(f"{sum(one.differs for one in treated)} of {len(treated)} clients would differ")
+
+
+@app.command()
+def campaigns(
+    config: ConfigArgument,
+    model: Annotated[
+        str, typer.Option(help="Which model of the config; all of them by default.")
+    ] = "",
+    json_: JsonOption = False,
+    set_: SetOption = [],  # typer reads it
+) -> None:
+    """Look once for accounts that steal together in the store of CONFIG, and change nothing."""
+    from serving import logs, searching, settings
+    from serving.app import wall_clock
+
+    loaded = settings.load(config, set_)
+    logs.configure(loaded.log_level)
+    reports = searching.search(loaded, model, wall_clock)
+    if json_:
+        typer.echo(json.dumps(reports))
+        return
+    for report in reports:
+        out.print(f"{report['model']}: {report['clients']} clients", markup=False)
+        for name in report["drifts"]:
+            err.print(
+                f"most clients drift by '{name}': calibrate anew; no campaign is told till then"
+            )
+        table = Table("campaign", "members", "new", "rows", "suspicion", "alarm", "linked rows")
+        for one in report["campaigns"]:
+            fields = ("campaign", "size", "new", "rows", "suspicion", "alarm", "linked")
+            table.add_row(*(str(one[field]) for field in fields))
+        if report["campaigns"]:
+            out.print(table)
 
 
 @app.command()

@@ -8,7 +8,7 @@ SAME = 0.02
 """Rows nearer than that, as a share of their scale, are one picture, which proves nothing."""
 TABLES = 6
 NEIGHBOURS = 4
-CHUNK = 50_000
+CHUNK = 4_096
 """Rows that are compared at once."""
 
 
@@ -23,7 +23,7 @@ def compare(
     missed and none is made up. ``pause`` is called between chunks.
     """
     linked, repeated = np.zeros(len(code), dtype=bool), np.zeros(len(code), dtype=bool)
-    for order in _orders(code):
+    for order in _orders(code, pause):
         for step in range(1, NEIGHBOURS + 1):
             for start in range(0, len(order) - step, CHUNK):
                 a = order[start : start + CHUNK]
@@ -44,7 +44,7 @@ def _distance(first: np.ndarray, second: np.ndarray, scale: np.ndarray) -> np.nd
     return distance / np.maximum(scale.astype(np.float32), 1e-6)
 
 
-def _orders(code: np.ndarray) -> Iterator[np.ndarray]:
+def _orders(code: np.ndarray, pause: Callable[[], None]) -> Iterator[np.ndarray]:
     """Random orders (N,) of the rows: by cell, and within a cell along a random direction."""
     rng = np.random.default_rng(0)
     bits = max(1, int(np.log2(max(len(code), 2))) - 2)
@@ -55,4 +55,5 @@ def _orders(code: np.ndarray) -> Iterator[np.ndarray]:
             sides = code[start : start + CHUNK].astype(np.float32) @ planes
             cell[start : start + CHUNK] = (sides[:, :-1] > 0) @ (1 << np.arange(bits))
             along[start : start + CHUNK] = sides[:, -1]
+            pause()
         yield np.lexsort((along, cell))

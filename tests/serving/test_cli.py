@@ -245,6 +245,20 @@ def test_a_whole_chain_is_said_to_be_and_a_broken_one_named_by_line(
     )
 
 
+def test_campaigns_are_told_for_people_and_for_machines(
+    mantlet: Mantlet, root: Path, tmp_path: Path
+) -> None:
+    path = write_config(tmp_path / "m.yaml", config(root, tmp_path, store="sqlite:///state.db"))
+    told, listed = mantlet("campaigns", path), mantlet("campaigns", path, "--json")
+    wrong = mantlet("campaigns", path, "--model", "mnits")
+
+    assert (told.code, told.out) == (0, "mnist: 0 clients\n")
+    assert json.loads(listed.out) == [
+        {"model": "mnist", "clients": 0, "drifts": [], "campaigns": []}
+    ]
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+
+
 def test_calibrate_writes_and_reports(root: Path, tmp_path: Path, digits: Images) -> None:
     """As a program, for it configures the logs of its process: they go to standard error."""
     raw = config(root, tmp_path)
