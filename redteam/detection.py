@@ -174,6 +174,7 @@ def _settings(
     if not path.is_file() and any(d.needs_calibration for d in model.detectors):
         held_out = load_images(bench.pools.path(victim), "train", HELD_OUT)
         calibrate_model(own, victim, held_out.x)
+        return _settings(bench, victim, chosen)  # anew: detectors are loaded once in their life
     return own
 
 
@@ -265,7 +266,8 @@ def _honest(
     said = trace(enrolled() if stream.tiers else pipeline, stream, alpha=ALPHA)
     about = about | {"attack": "none", "condition": about["attack"], "alpha": ALPHA}
     records = [judged(about, name, said, stream.start) for name in said.alarms]
-    records.append(linked(about, _linked(pipeline, said.memories), ()))
+    if about["condition"] == "natural":  # others send one picture in several forms, as thieves do
+        records.append(linked(about, _linked(pipeline, said.memories), ()))
     if published and not stream.tiers:
         records += _as_published(published, about, stream)
     return {"records": records, "curves": [curve(about, said)]}
