@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mantlet.plugin import Defense, Detector
+from mantlet.plugin import Defense, ThresholdDetector
 from mantlet.types import Prediction, Query, Signal, State
 
 SECRET = "words that nobody may read"
@@ -100,7 +100,7 @@ class Gate(_Changes):
         return values
 
 
-class _Scores(Detector):
+class _Scores(ThresholdDetector):
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         return torch.zeros(len(query.clients), 1)
 

@@ -39,7 +39,7 @@ MOVES = {
     "mantlet_rows_total": {"model": "mnist"},
     "mantlet_request_seconds_count": {"route": "predict"},
     "mantlet_batch_rows_count": {"model": "mnist"},
-    "mantlet_suspicion_count": {"model": "mnist", "detector": "foreign"},
+    "mantlet_suspicion_count": {"model": "mnist", "detector": "rate"},
 }
 
 
@@ -259,7 +259,7 @@ def test_a_store_that_fails_releases_nothing_and_is_counted(
     for response in refused:
         refusal(response, 503, "no answer can be given now; try again later")
     assert errors == 2
-    assert started.events("failed_closed")[0]["kind"] == "StoreError"
+    assert started.events("failed_closed")[0]["kind"] == "StoreAway"
 
 
 # mistakes at the start
