@@ -1,6 +1,7 @@
 """A sketch of every client's rows, by which campaigns of many accounts are found; it never alarms itself."""
 
 from typing import Annotated, Literal
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -64,6 +65,8 @@ class Sketch(ThresholdDetector):
             rng = np.random.default_rng(list(setup.secret) or 0)
             self._learned["planes"] = rng.standard_normal((basis.shape[1], BITS)).astype(np.float32)
             self._learned["order"] = rng.integers(1, 2**62, 1) | 1
+            about = basis.tobytes() + self._learned["order"].tobytes()
+            self._learned["of"] = np.array([crc32(about)], np.uint32)
 
     @property
     def enforces(self) -> bool:
@@ -95,7 +98,17 @@ class Sketch(ThresholdDetector):
             "rank": np.full(self.rows, EMPTY),
             "scale": np.zeros(self.rows, np.float16),
             "code": np.zeros((self.rows, self.dimensions), np.float16),
+            "of": self._learned.get("of", np.zeros(1, np.uint32)),
         }
+
+    def fits(self, state: State) -> bool:
+        """Codes of another calibration, and ranks of another secret, cannot be compared with ours."""
+        own = self.initial()
+        return (
+            super().fits(state)
+            and all(state[name].shape == own[name].shape for name in own)
+            and int(state["of"][0]) == int(own["of"][0])
+        )
 
     def update(
         self, state: State, rows: np.ndarray, at: float

@@ -31,6 +31,8 @@ from serving import victims
 from serving.app import routes
 from serving.cli import app
 from serving.events.kinds import Closed, Event, Opinion
+from serving.campaigns import Search
+from serving.drift import Watch
 from serving.events.webhook import Webhook
 from serving.metrics import Metrics
 from serving.openapi import document
@@ -53,6 +55,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "models.NAME": Model,
     "models.NAME.queue": Queue,
     "models.NAME.policy": Level,
+    "models.NAME.campaigns": Search,
+    "models.NAME.drift": Watch,
 }
 """Sections of the config file by where they stand in it."""
 

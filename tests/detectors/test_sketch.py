@@ -69,6 +69,20 @@ def test_another_secret_chooses_other_rows(sketch: Sketch, digits: Images) -> No
     assert len(set(ours) & set(theirs)) < 32
 
 
+def test_what_another_calibration_or_secret_kept_is_not_compared(
+    sketch: Sketch, digits: Images
+) -> None:
+    own = learned(Sketch(), torch.from_numpy(digits.x[:2000]))
+    moved, other, small = Sketch(), Sketch(), Sketch(rows=32)
+    moved.load(Setup(SETUP.device, b"quite another secret", own))
+    other.load(Setup(SETUP.device, SETUP.secret, learned(Sketch(), rows(400, shape=(1, 28, 28)))))
+    small.load(Setup(SETUP.device, SETUP.secret, own))
+    state = kept(sketch, torch.from_numpy(digits.x[2000:2040]))
+
+    assert sketch.fits(state)
+    assert not any(one.fits(state) for one in (moved, other, small, Sketch()))
+
+
 def test_it_never_alarms(sketch: Sketch) -> None:
     assert sketch.enforces
     _, suspicion, alarm = sketch.update(sketch.initial(), np.ones((5, 26)), 0.0)
