@@ -178,9 +178,15 @@ def costs() -> list[tuple[str, ...]]:
     """What watching costs."""
     if not records("-cost"):
         return [("what", "measured")]
-    row, batch = records("-cost")
+    row, batch, *each = records("-cost")
     young, old = row["earlier_rows"]
-    total = batch["predict_us"]
+    own = [
+        (
+            f"of that, {one['what']}",
+            f"{one['score']} and {one['fold']} µs, {one['state_bytes']:,} bytes of memory",
+        )
+        for one in each
+    ]
     return [
         ("what", "measured"),
         (
@@ -189,7 +195,10 @@ def costs() -> list[tuple[str, ...]]:
         ),
         ("ratio of the two", str(row["ratio"])),
         ("what is remembered of a client, bytes", "{:,} and {:,}".format(*row["state_bytes"])),
-        (f"{batch['what']}: the model", f"{total} µs"),
-        ("the same: scores of all detectors", f"{batch['score_us']} µs"),
-        ("the same: folding them into the clients' memories", f"{batch['fold_us']} µs"),
+        (f"{batch['what']}: the model", f"{batch['predict']} µs"),
+        (
+            "the same: scores of all detectors, and their fold",
+            f"{batch['score']} and {batch['fold']} µs",
+        ),
+        *own,
     ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch import Tensor
 
+from mantlet.plugin import Detector
 from mantlet.types import Query
 from redteam.folding import scored
 from redteam.judging import Record
@@ -51,21 +52,35 @@ def measured(
         },
         rounds,
     )
-    return [
+    row = {
+        "what": "one row of a client",
+        "earlier_rows": list(earlier),
+        "fold_us": [timed["fold_young"], timed["fold_old"]],
+        "ratio": round(timed["fold_old"] / timed["fold_young"], 3),
+        "state_bytes": [len(pack(memory["client"])) for memory in (young, old)],
+    }
+    whole = {name: timed[name] for name in ("predict", "score", "fold")}
+    each = [_alone(pipeline, detector, stream, rounds) for detector in pipeline.detectors]
+    return [row, {"what": f"a batch of {BATCH} rows, each of another client"} | whole, *each]
+
+
+def _alone(pipeline: Pipeline, detector: Detector, stream: Stream, rounds: int) -> Record:
+    """What one detector costs by itself for a batch whose clients have sent all of the stream before."""
+    own = Pipeline(pipeline.victim, [detector])
+    sent = stream.order[0]
+    inputs, (_, scores) = stream.inputs(sent), scored(own, stream, sent)
+    memory = _remembered(own, inputs, scores, len(sent))
+    batch = Query([f"client {i}" for i in range(BATCH)], inputs[:BATCH], float(len(sent)))
+    prediction, known = own.predict(batch), dict.fromkeys(batch.clients, memory)
+    seen = own.score(batch, prediction)
+    timed = _medians_us(
         {
-            "what": "one row of a client",
-            "earlier_rows": list(earlier),
-            "fold_us": [timed["fold_young"], timed["fold_old"]],
-            "ratio": round(timed["fold_old"] / timed["fold_young"], 3),
-            "state_bytes": [len(pack(memory["client"])) for memory in (young, old)],
+            "score": lambda: own.score(batch, prediction),
+            "fold": lambda: own.fold.run(batch, seen, known),
         },
-        {
-            "what": f"a batch of {BATCH} rows, each of another client",
-            "predict_us": timed["predict"],
-            "score_us": timed["score"],
-            "fold_us": timed["fold"],
-        },
-    ]
+        rounds,
+    )
+    return {"what": f"detector {detector.name}", "state_bytes": len(pack(memory))} | timed
 
 
 def _remembered(pipeline: Pipeline, inputs: Tensor, scores: Scores, count: int) -> Memory:
