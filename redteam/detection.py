@@ -20,6 +20,7 @@ from rich.progress import Progress
 import detectors
 from mantlet import training, weights
 from mantlet.data import load_images
+from mantlet.errors import ConfigError
 from mantlet.plugin import Detector
 from redteam import cost
 from redteam.folding import trace
@@ -95,7 +96,10 @@ def main() -> None:
         given.victims,
         given.development,
     )
-    found = run(bench)
+    try:
+        found = run(bench)
+    except ConfigError as error:
+        parser.error(str(error))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_bytes(lines(found["records"]))
     for part in ("curves", "cost"):

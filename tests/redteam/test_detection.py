@@ -83,6 +83,18 @@ def test_what_was_measured_is_not_measured_again(bench: Bench, records: list[Rec
     assert [path.stat().st_mtime_ns for path in kept] == before
 
 
+def test_a_folder_without_the_data_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(tmp_path), "--work", str(tmp_path), "--out", str(tmp_path / "out.json")]
+    monkeypatch.setattr("redteam.detection.logs.configure", lambda level: None)  # of all tests
+    monkeypatch.setattr("sys.argv", ["detection", *given, "--smoke", "--victims", "mnist"])
+    with pytest.raises(SystemExit, match="2"):
+        detection.main()
+
+    assert "mnist.npz': no such file; name the folder" in capsys.readouterr().err
+
+
 def test_results_are_a_json_list_with_a_record_a_line(
     records: list[Record], tmp_path: Path
 ) -> None:
