@@ -106,6 +106,21 @@ def test_a_service_is_ready_once_its_models_are_loaded(root: Path, tmp_path: Pat
     service.close()
 
 
+@pytest.mark.parametrize(("every_s", "patrols"), [(60, 1), (None, 0)])
+def test_a_patrol_goes_round_beside_a_model_until_the_end(
+    root: Path, tmp_path: Path, every_s: float | None, patrols: int
+) -> None:
+    raw = config(root, tmp_path)
+    raw["models"]["mnist"]["campaigns"] = {"every_s": every_s}
+    service = build.build_service(Settings.model_validate(raw), lambda: 1000.0)
+    build.load_model(service, "mnist")
+    during = [thread.name for thread in threading.enumerate()].count("patrol")
+    service.close()
+    after = [thread.name for thread in threading.enumerate()].count("patrol")
+
+    assert during - after == patrols == len(service.patrols)
+
+
 @pytest.mark.redis
 def test_while_the_store_is_away_a_service_does_as_the_config_says(
     root: Path, tmp_path: Path
