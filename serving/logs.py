@@ -30,7 +30,6 @@ def configure(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         # a line in one write, so that the lines of several workers stay whole
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )
     # uvicorn's own lines are about its lifecycle, which we log ourselves
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
