@@ -37,6 +37,7 @@ class Found:
     """What one look over a model's clients found. ``typical`` (F,) is None where too few asked of late."""
 
     clients: int
+    rows: int
     campaigns: Sequence[Campaign]
     typical: np.ndarray | None
     drifts: np.ndarray
@@ -68,7 +69,7 @@ def look(
     drifts = before if typical is None else drifting(typical, before)
     looks = int(shared[TURN]["looks"][0]) if TURN in shared else 1
     campaigns = [] if drifts.any() else find(crowd, pipeline, search, looks=looks, pause=pause)
-    return Found(len(crowd.clients), campaigns, typical, drifts)
+    return Found(len(crowd.clients), int(crowd.rows.sum()), campaigns, typical, drifts)
 
 
 def drift_of(shared: Memory, pipeline: Pipeline) -> np.ndarray:
@@ -196,7 +197,7 @@ class Patrol:
             kinds.Drift(
                 model=name,
                 weights=self._pipeline.victim.fingerprint,
-                rows=0,
+                rows=found.rows,
                 detectors={
                     d: kinds.Opinion(
                         suspicion=min(float(part.max()), 1.0),

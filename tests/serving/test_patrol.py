@@ -171,6 +171,7 @@ def test_when_all_drift_there_is_one_warning_and_hardly_an_accusation(scene: Sce
 
     assert len(drifts) == 1
     assert drifts[0].detectors["bright"].alarm
+    assert drifts[0].rows >= 40 * 100
     assert len(scene.alarmed(EVIDENCE)) <= 3
     assert not scene.alarmed(CAMPAIGN)
     assert scene.metric("mantlet_drift") == 1
