@@ -1,13 +1,27 @@
 """Detectors score the queries of each client; ``BUILTIN`` lists those that come with Mantlet."""
 
+from detectors.coverage import Coverage
+from detectors.distances import Distances
 from detectors.foreign import Foreign
+from detectors.prada import Prada
 from detectors.rate import Rate
+from detectors.shift import Shift
+from detectors.similarity import Similarity
 from detectors.sketch import Sketch
 from mantlet.plugin import Detector
 from mantlet.registry import discover
 
 GROUP = "mantlet.detectors"
-BUILTIN: tuple[type[Detector], ...] = (Foreign, Rate, Sketch)
+BUILTIN: tuple[type[Detector], ...] = (
+    Coverage,
+    Distances,
+    Foreign,
+    Prada,
+    Rate,
+    Shift,
+    Similarity,
+    Sketch,
+)
 
 
 def known() -> dict[str, type[Detector]]:

@@ -1,57 +1,61 @@
 """Distances: does each row lie as far from the client's earlier rows as honest rows do?"""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from detectors.recall import codes_of, projection, recall
+from detectors.recall import codes_of, empty, projection, recall, runs
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, EvidenceDetector
 from mantlet.types import Prediction, Query, State
 
-SIZES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256])
+SIZES = np.unique(np.geomspace(1, 64, 40).round().astype(np.int64))
 """Numbers of rows to compare with, for which there are thresholds."""
 CHUNK = 256
 """Rows that are compared with each other at once."""
 
 
 class Distances(EvidenceDetector):
-    """PRADA's least distance within the predicted class, against that of honest rows; gives two scores.
+    """PRADA's least distance within the predicted class, against that of the model's own honest rows.
 
     A row's score is 1 where its least distance to the client's last ``partners`` rows of its class is
-    in the lower tail of the benign distribution for that class and so many rows, and 1 where it is in
-    the upper one. Rows made from others and the pictures of a collapsed generator are too near,
-    noise and foreign pictures too far.
+    in the lower tail of the benign distribution for that class and so many rows. It is a share of the
+    mean distance to these rows, so that a camera of less contrast changes nothing; with
+    ``relative`` off it is absolute, which also sees what a victim cannot tell apart (noise, generators
+    that collapsed, foreign pictures) and accuses other cameras. The upper tail told honest bursts from
+    honest rows and no attack from either, and is not used.
 
     From PRADA (Juuti et al., 2019; see `detectors.prada`) it takes the statistic. Not a normal law but
-    the model's own benign distances are the measure, so it holds for every shape of them; rows, not
-    windows, are judged, and tested by `detectors.evidence`. The same row again, and those of the last
-    ``gap`` rows, as of a camera's burst, do not count. Classes beyond ``classes`` share their memory.
+    benign distances are the measure, so it holds for every shape of them; rows, not windows, are
+    judged, and tested by `detectors.evidence`. The same row again, and those of the last ``gap`` rows, as
+    of a camera's burst, do not count, nor does a row that is nearer to these, until that has gone on for more
+    than ``gap`` rows. Classes beyond ``classes`` share their memory. A row's cost is
+    that of the distances to ``classes`` * ``partners`` codes.
 
-    What undoes it: foreign pictures that lie as far from each other as honest ones, in-distribution data,
-    many accounts, and a thief who sends a class in bursts shorter than ``gap``.
+    What undoes it: rows that are not made from others, foreign or not; many accounts; a single class,
+    of which the last ``gap`` rows hide all that is remembered where ``partners`` are not more.
     """
 
     type: Literal["distances"] = "distances"
     quantile: Annotated[float, Field(gt=0, le=0.2)] = 0.02
-    """Share of benign rows in either tail."""
+    """Share of benign rows in the tail."""
+    relative: bool = True
+    """Whether distances count as a share of the mean distance to the same rows."""
     space: Literal["features", "inputs"] = "features"
     """Where distances are taken; the inputs where the victim shows no features."""
-    dimensions: Annotated[int, Field(ge=4, le=64)] = 16
+    dimensions: Annotated[int, Field(ge=4, le=32)] = 16
     """Bytes of a code, to which the row is projected at random."""
-    partners: Annotated[int, Field(ge=2, le=256)] = 48
+    partners: Annotated[int, Field(ge=2, le=64)] = 48
     """Rows of each class that are remembered."""
-    classes: Annotated[int, Field(ge=1, le=256)] = 10
+    classes: Annotated[int, Field(ge=1, le=64)] = 10
     """Classes with a memory of their own."""
     gap: Annotated[int, Field(ge=0, le=100_000)] = 32
     """Rows just before a row that are not compared with it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the random projection."""
-
-    columns: ClassVar[int] = 2
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, 1 + k): the predicted class, and the projected row; judged in ``watch``."""
@@ -64,28 +68,26 @@ class Distances(EvidenceDetector):
 
     def _label(self, prediction: Prediction) -> np.ndarray:
         label = prediction.values.reshape(len(prediction.values), -1).argmax(dim=1).numpy()
-        return label % self.classes  # type: ignore[no-any-return]  # numpy cannot tell
+        return label % self.classes
 
     def _rows(self, query: Query, prediction: Prediction) -> np.ndarray:
         shown = prediction.features if self.space == "features" else None
         return (query.inputs if shown is None else shown).reshape(len(query.inputs), -1).numpy()
 
     def initial(self) -> State:
-        many = self.classes * self.partners
-        return {
-            "codes": np.zeros((many, self.dimensions), np.int8),
-            "born": np.zeros(many, np.uint32),
-            "rows": np.zeros(self.classes + 1, np.uint32),  # of each class, and of all
-        }
+        counts = np.zeros(self.classes + 2, np.uint32)  # rows of each class, of all, of this burst
+        return empty(self.classes * self.partners, self.dimensions) | {"rows": counts}
 
     def fits(self, state: State) -> bool:
-        first = self.initial()
-        return state.keys() == first.keys() and all(
-            state[name].shape == first[name].shape for name in first
+        size = (self.classes * self.partners, self.dimensions)
+        return (
+            state.keys() == self._fields
+            and state["codes"].shape == size
+            and len(state["rows"]) == self.classes + 2
         )
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
-        flags = np.zeros((len(rows), 2))
+        flags = np.zeros((len(rows), 1))
         if not self._learned:
             return state, flags
         for start in range(0, len(rows), CHUNK):
@@ -99,22 +101,33 @@ class Distances(EvidenceDetector):
         for one in label.tolist():
             slots.append(one * self.partners + int(counts[one]) % self.partners)
             counts[one] += 1
-        first = int(counts[-1]) + 1
-        counts[-1] += len(rows)
-        found = recall(state["codes"], state["born"], codes_of(rows[:, 1:]), slots, first)
-        owner = np.concatenate([np.arange(self.classes).repeat(self.partners), label])
-        seen = (found.lag > self.gap) & (owner == label[:, None]) & (found.square > 0)
-        after = {"codes": found.codes, "born": found.born.astype(np.uint32), "rows": counts}
-        return after, self._tails(_least(found.square, seen), seen.sum(axis=1), label)
+        first = int(counts[-2]) + 1
+        counts[-2] += len(rows)
+        found = recall(state, codes_of(rows[:, 1:]), label.astype(np.uint32), slots, first)
+        partner = found.same & (found.lag > 0) & (found.square > 0)
+        seen = partner & (found.lag > self.gap)
+        recent = np.where(partner & ~seen, found.square, np.inf).min(axis=1)
+        old = np.where(seen, found.square, np.inf).min(axis=1)
+        run = runs(recent < old, int(counts[-1]))
+        counts[-1] = run[-1]
+        bucket = np.searchsorted(SIZES, np.count_nonzero(seen, axis=1), side="right") - 1
+        near = self._least(found.square, seen) < self._learned["tail"][label, np.maximum(bucket, 0)]
+        flags = near & ((run == 0) | (run > self.gap))
+        return found.after | {"rows": counts}, flags[:, None]
 
-    def _tails(self, least: np.ndarray, size: np.ndarray, label: np.ndarray) -> np.ndarray:
-        bucket = np.maximum(np.searchsorted(SIZES, size, side="right") - 1, 0)
-        low, high = self._learned["tails"][:, label, bucket]
-        some = size > 0
-        return np.stack([some & (least < low), some & (least > high)], axis=1)
+    def _least(self, square: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """(n,) least of the squared distances that count; infinite where none does."""
+        least: np.ndarray = np.where(seen, square, np.inf).min(axis=1)
+        if not self.relative:
+            return least
+        mean = np.where(seen, square, 0.0).sum(axis=1) / np.maximum(
+            np.count_nonzero(seen, axis=1), 1
+        )
+        share: np.ndarray = least / np.maximum(mean, 1e-9)
+        return share
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
-        """Tails of the least distance, by class and number of rows; needs 200 rows or more.
+        """The tail of the least distance, by class and number of rows; needs 200 rows or more.
 
         Nothing is said of classes of which there are fewer than 50.
         """
@@ -130,35 +143,24 @@ class Distances(EvidenceDetector):
         basis, centre = basis / scale, projected.mean(axis=0) / scale
         codes = codes_of(projected / scale - centre)
         label, rng = self._label(prediction), np.random.default_rng(self.seed)
-        tails = np.zeros((2, self.classes, len(SIZES)))
-        tails[1] = np.inf
+        tail = np.zeros((self.classes, len(SIZES)))
         for one in range(self.classes):
             own = codes[label == one].astype(np.float32)
             if len(own) >= 50:
-                tails[:, one] = np.transpose([self._tail(own, int(s), rng) for s in SIZES])
+                tail[one] = [self._tail(own, int(size), rng) for size in SIZES]
         return {
             "basis": basis.astype(np.float32),
             "centre": centre.astype(np.float32),
-            "tails": tails,
+            "tail": tail,
         }
 
-    def _tail(self, codes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-        """(2,) quantiles of the least distance to ``size`` rows, drawn anew for every part."""
-        norms, found = (codes * codes).sum(axis=1), []
+    def _tail(self, codes: np.ndarray, size: int, rng: np.random.Generator) -> float:
+        """The quantile of the least distance to ``size`` rows, drawn anew for every part."""
+        norms, least = (codes * codes).sum(axis=1), []
         for part in np.array_split(np.arange(len(codes)), 16):
             drawn = rng.permutation(len(codes))[:size]
             square = norms[part, None] + norms[drawn] - 2.0 * (codes[part] @ codes[drawn].T)
-            found.append(_least(square, (part[:, None] != drawn) & (square > 0)))
-        least = np.concatenate(found)
-        known = least[np.isfinite(least)]
-        if not len(known):
-            return np.array([0.0, np.inf])
-        return np.quantile(known, [self.quantile, 1 - self.quantile])
-
-
-def _least(square: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    least: np.ndarray = np.where(seen, square, np.inf).min(axis=1)
-    if SCALED:
-        least = least / np.maximum(np.where(seen,square,0).sum(axis=1)/np.maximum(seen.sum(axis=1),1),1e-9)
-    return least
-SCALED=False
+            least.append(self._least(square, (part[:, None] != drawn) & (square > 0)))
+        found = np.concatenate(least)
+        found = found[np.isfinite(found)]
+        return float(np.quantile(found, self.quantile)) if len(found) else 0.0

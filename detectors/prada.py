@@ -1,5 +1,6 @@
 """PRADA: are the distances between a client's rows as normally distributed as those of honest rows?"""
 
+import math
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
@@ -14,9 +15,11 @@ from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, Setup, ThresholdDetector
 from mantlet.types import Prediction, Query, State
 
-CLIENTS = 20
+CLIENTS = 10
 """Honest clients that the calibration makes of the benign rows; as many again of one class each."""
-MARGIN = 0.01
+CHUNK = 256
+"""Rows that are compared with each other at once."""
+MARGIN = 0.02
 """How far ``delta`` is below what these clients reach."""
 LEAST = 100
 """Distances that are not yet enough."""
@@ -44,14 +47,15 @@ class Prada(ThresholdDetector):
     more honest clients the longer they live; there is no bound on that. Source: Juuti, Szyller, Marchal
     and Asokan, "PRADA", EuroS&P 2019. The row's cost is that of the distances to ``capacity`` rows.
 
-    What undoes it: natural pictures, of any family (Knockoff); many accounts, as nothing is said of a
+    What misleads it: bursts of a camera, whose distances have two peaks. What undoes it: natural
+    pictures, of any family (Knockoff); many accounts, as nothing is said of a
     client's first hundred distances; rows that pad the distances to a normal shape.
     """
 
     type: Literal["prada"] = "prada"
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The alarm's threshold of W; calibrated where it is not given."""
-    persistence: Annotated[int, Field(ge=1, le=1000)] = 3
+    persistence: Annotated[int, Field(ge=1, le=100)] = 3
     """Breaches in a row until the alarm."""
     space: Literal["features", "inputs"] = "inputs"
     """Where distances are taken; the inputs where the victim shows no features."""
@@ -59,7 +63,7 @@ class Prada(ThresholdDetector):
     """Numbers a row is projected to; 0: not at all."""
     capacity: Annotated[int, Field(ge=10, le=20_000)] = 256
     """Rows in the sets of all classes together."""
-    window: Annotated[int, Field(ge=101, le=5000)] = 1000
+    window: Annotated[int, Field(ge=101, le=5000)] = 500
     """Least distances of which W is taken."""
     classes: Annotated[int, Field(ge=1, le=4096)] = 32
     """Sets."""
@@ -108,7 +112,7 @@ class Prada(ThresholdDetector):
     def fits(self, state: State) -> bool:
         return (
             state.keys() == self._fields
-            and len(state["rows"]) <= self.capacity
+            and len(state["rows"]) in (0, self.capacity)
             and len(state["accepted"]) == self.classes
         )
 
@@ -131,6 +135,15 @@ class Prada(ThresholdDetector):
         self, state: State, rows: np.ndarray
     ) -> tuple[dict[str, np.ndarray], list[float | None]]:
         """Fold rows into the sets and distances; W after each row at which it was taken."""
+        after, statistic = dict(state), []
+        for start in range(0, len(rows), CHUNK):
+            after, part = self._follow_some(after, rows[start : start + CHUNK])
+            statistic += part
+        return after, statistic
+
+    def _follow_some(
+        self, state: State, rows: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], list[float | None]]:
         sets = _Sets(state, rows, self.capacity)
         asked, w = int(state["counts"][0]), float(state["w"][0])
         noted: list[tuple[float, int]] = []
@@ -168,17 +181,19 @@ class Prada(ThresholdDetector):
         distance = distance[np.abs(distance - distance.mean()) <= 3 * distance.std()]
         if len(distance) <= LEAST or np.ptp(distance) == 0:
             return None
-        return float(shapiro(distance).statistic)
+        return float(shapiro(distance)[0])
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """``delta`` from streams of honest clients who send everything, or one class; 300 rows or more.
 
-        Each client has a lowest W that stayed so for ``persistence`` tests; delta is `MARGIN` below the
+        Nothing is learned where ``delta`` is set. Each client has a lowest W that stayed so for ``persistence`` tests; delta is `MARGIN` below the
         least of these.
         """
+        if self.delta is not None:
+            return {}
         rows = self.score(query, prediction).numpy().astype(np.float64)
         rng = np.random.default_rng(SEED)
-        streams = [rng.permutation(rows)[:2000] for _ in range(CLIENTS)]
+        streams = [rng.permutation(rows)[:1000] for _ in range(CLIENTS)]
         streams += [rows[rows[:, 0] == label] for label in np.unique(rows[:, 0])]
         reached = []
         for stream in streams:
@@ -200,43 +215,44 @@ class _Sets:
     def __init__(self, state: State, rows: np.ndarray, capacity: int) -> None:
         self.capacity = capacity
         self.many = int(state["counts"][1])
-        self._new = np.clip(rows[:, 1:], -6e4, 6e4).astype(np.float16)
-        held = len(state["rows"])
-        room = min(held + len(rows), capacity)
-        self._rows = np.zeros((room, rows.shape[1] - 1), np.float16)
-        self._owner = np.full(room, -1, np.int16)
-        if held:
-            self._rows[:held], self._owner[:held] = state["rows"], state["owner"]
-        self._near = self._rows.astype(np.float32)
+        new = np.clip(rows[:, 1:], -6e4, 6e4).astype(np.float16)
+        held = min(self.many, capacity)
+        self._every = np.concatenate([state["rows"][:held], new]) if held else new
+        self._column = np.zeros(min(held + len(rows), capacity), np.int64)
+        self._owner = np.full(len(self._column), -1, np.int16)
+        self._column[:held], self._owner[:held] = np.arange(held), state["owner"][:held]
+        self._first = held
         self._accepted = state["accepted"].copy()
+        # halves are multiplied and added without an error in doubles: the same however a stream is cut
+        wide = self._every.astype(np.float64)
+        norms = np.einsum("mk,mk->m", wide, wide)
+        self._square = norms[held:, None] + norms - 2.0 * (wide[held:] @ wide.T)
 
     def take(self, row: int, label: int) -> float | None:
         """The row's least distance to the set of its class, which may accept it; None for the first."""
-        own = np.flatnonzero(self._owner == label)
-        new = self._new[row]
+        own = self._column[self._owner == label]
         if not len(own):
-            self._keep(new, label)
+            self._keep(row, label)
             return None
-        apart = self._near[own] - new.astype(np.float32)
-        distance = float(np.sqrt((apart * apart).sum(axis=1).min()))
+        distance = math.sqrt(max(float(self._square[row][own].min()), 0.0))
         count, total, squares, threshold = self._accepted[label].tolist()
         if distance > threshold:
-            self._keep(new, label)
+            self._keep(row, label)
             count, total, squares = count + 1, total + distance, squares + distance * distance
-            deviation = max(squares / count - (total / count) ** 2, 0.0) ** 0.5
+            deviation = math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
             self._accepted[label] = count, total, squares, max(threshold, total / count - deviation)
         return distance
 
-    def _keep(self, new: np.ndarray, label: int) -> None:
-        # multiplying by an odd constant (Knuth's) scatters what makes room over the slots
-        slot = self.many if self.many < self.capacity else self.many * 2654435761 % 2**32 % self.capacity
-        self._rows[slot], self._owner[slot], self._near[slot] = new, label, new
+    def _keep(self, row: int, label: int) -> None:
+        slot = self.many
+        if slot >= self.capacity:  # times an odd constant (Knuth's): what makes room is scattered
+            slot = slot * 2654435761 % 2**32 % self.capacity
+        self._column[slot], self._owner[slot] = self._first + row, label
         self.many += 1
 
     def state(self) -> dict[str, np.ndarray]:
         held = min(self.many, self.capacity)
-        return {
-            "rows": self._rows[:held].copy(),
-            "owner": self._owner[:held].copy(),
-            "accepted": self._accepted,
-        }
+        rows = np.zeros((self.capacity, self._every.shape[1]), np.float16)
+        owner = np.full(self.capacity, -1, np.int16)
+        rows[:held], owner[:held] = self._every[self._column[:held]], self._owner[:held]
+        return {"rows": rows, "owner": owner, "accepted": self._accepted}

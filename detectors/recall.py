@@ -6,30 +6,33 @@ from functools import lru_cache
 
 import numpy as np
 
+from mantlet.types import State
+
 FINENESS = 8.0
 """Steps of a code per standard deviation of benign rows; the largest it holds is 127 steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What n new rows of one client find, and what is remembered after them.
+    """What n new rows of one client find among P others: the slots and, of several, each other.
 
-    ``square`` (n, M + n) squared distances to the M slots and to the new rows themselves, in steps;
-    ``lag`` (n, M + n) how many rows ago the other was sent, 0 where it was forgotten or not sent yet.
-    ``codes`` (M, k) and ``born`` (M,) are the slots after.
+    ``square`` (n, P) squared distances in steps; ``lag`` (n, P) how many rows ago the other was sent, 0
+    where it was forgotten or not sent yet; ``same`` (n, P) whether both have one tag. ``after`` is what
+    is remembered then.
     """
 
     square: np.ndarray
     lag: np.ndarray
-    codes: np.ndarray
-    born: np.ndarray
+    same: np.ndarray
+    after: dict[str, np.ndarray]
 
 
 @lru_cache(maxsize=8)
 def projection(size: int, dimensions: int, seed: int) -> np.ndarray:
     """(size, dimensions) Gaussian map that keeps squared distances on average (Johnson, Lindenstrauss)."""
     drawn = np.random.default_rng(seed).standard_normal((size, dimensions))
-    return drawn / np.sqrt(dimensions)
+    scaled: np.ndarray = drawn / np.sqrt(dimensions)
+    return scaled
 
 
 def codes_of(rows: np.ndarray) -> np.ndarray:
@@ -37,30 +40,63 @@ def codes_of(rows: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(rows * FINENESS), -127, 127).astype(np.int8)
 
 
-def recall(
-    codes: np.ndarray, born: np.ndarray, new: np.ndarray, slots: Sequence[int], first: int
-) -> Recalled:
-    """Compare ``new`` (n, k) with ``codes`` (M, k), row by row; each then takes its slot.
+def empty(slots: int, dimensions: int) -> dict[str, np.ndarray]:
+    """``codes`` of the rows in the slots, their ``tags``, and their numbers (``born``), 0 for none."""
+    return {
+        "codes": np.zeros((slots, dimensions), np.int8),
+        "tags": np.zeros(slots, np.uint32),
+        "born": np.zeros(slots, np.uint32),
+    }
 
-    ``born`` (M,) is the number of the row in each slot, 0 for none; ``first`` that of the first new one.
-    Distances are whole numbers and exact, so they are the same however a stream is cut.
+
+def recall(
+    memory: State, new: np.ndarray, tags: np.ndarray, slots: Sequence[int], first: int
+) -> Recalled:
+    """Compare ``new`` codes (n, k) with what is remembered, row by row; each then takes its slot.
+
+    ``first`` is the number of the first of them. Distances are whole numbers and exact, so all is the
+    same however a stream is cut.
     """
-    many = len(codes)
-    every = np.concatenate([codes, new])
-    births = np.concatenate([born.astype(np.int64), np.arange(first, first + len(new))])
-    deaths = np.full(len(every), np.iinfo(np.int64).max)
-    holder = list(range(many))
+    codes, known, births = memory["codes"], memory["tags"], memory["born"].astype(np.int64)
+    numbers = np.arange(first, first + len(new))
+    after = {name: memory[name].copy() for name in ("codes", "tags", "born")}
+    for row, slot in enumerate(slots):
+        after["codes"][slot], after["tags"][slot] = new[row], tags[row]
+        after["born"][slot] = first + row
+    if len(new) == 1:  # nothing comes between the row and what is remembered
+        lag = np.where(births > 0, first - births, 0)[None]
+        return Recalled(_squares(codes, new), lag, (known == tags[0])[None], after)
+    births = np.concatenate([births, numbers])
+    lag = numbers[:, None] - births
+    lag[(births == 0) | (lag < 0) | (_deaths(len(codes), slots, first) < numbers[:, None])] = 0
+    same = np.concatenate([known, tags]) == tags[:, None]
+    return Recalled(_squares(np.concatenate([codes, new]), new), lag, same, after)
+
+
+def runs(following: np.ndarray, before: int) -> np.ndarray:
+    """(n,) how many rows in a row, up to each, follow the ones just before; ``before``: up to the first."""
+    place = np.arange(len(following))
+    ended = np.maximum.accumulate(np.where(following, -1 - before, place))
+    run: np.ndarray = place - ended
+    return run
+
+
+def _deaths(many: int, slots: Sequence[int], first: int) -> np.ndarray:
+    """(M + n,) the number of the row that takes the place of what is in the slots, and of each new one."""
+    deaths = np.full(many + len(slots), np.iinfo(np.int64).max)
+    holder = dict(zip(slots, slots, strict=True))
     for row, slot in enumerate(slots):
         deaths[holder[slot]] = first + row
         holder[slot] = many + row
-    numbers = births[many:, None]
-    lag = np.where((births > 0) & (births < numbers) & (deaths >= numbers), numbers - births, 0)
-    return Recalled(_squares(every, len(new)), lag, every[holder], births[holder])
+    return deaths
 
 
-def _squares(every: np.ndarray, last: int) -> np.ndarray:
-    """(last, M) squared distances of the last rows to all; exact below 2**24."""
-    rows = every.astype(np.float32)
-    norms = (rows * rows).sum(axis=1)
-    square: np.ndarray = norms[-last:, None] + norms - 2.0 * (rows[-last:] @ rows.T)
+def _squares(others: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """(n, P) squared distances; exact, as all numbers stay below 2**24."""
+    rows, own = others.astype(np.float32), new.astype(np.float32)
+    norms, mine = np.einsum("pk,pk->p", rows, rows), np.einsum("nk,nk->n", own, own)
+    square: np.ndarray = own @ rows.T
+    square *= -2.0
+    square += norms
+    square += mine[:, None]
     return square

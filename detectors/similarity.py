@@ -8,15 +8,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from detectors.recall import codes_of, projection, recall
+from detectors.recall import codes_of, empty, projection, recall, runs
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, EvidenceDetector
-from mantlet.types import Prediction, Query, State
+from mantlet.types import Kind, Prediction, Query, State
 
-SIZES = 2 ** np.arange(4, 13)
+SIZES = 2 ** np.arange(4, 12)
 """Numbers of remembered rows for which there are thresholds; with fewer nothing is said."""
 PROBE = 1.0
 """Squared steps of a code within which a row that is not the same is a probe."""
+EXPONENT = 0.25
+"""Of the squared distance to the nearest of so many rows; it is 2 / d in d dimensions."""
 CHUNK = 256
 """Rows that are compared with each other at once."""
 
@@ -25,9 +27,11 @@ class Similarity(EvidenceDetector):
     """Compares each row with those that it remembers of the client; gives two scores.
 
     * Near: the squared distance to the nearest earlier row, as a share of the mean over all remembered,
-      is below the benign ``quantile`` for so many remembered rows. It sees synthetic rows made from
+      is below the benign ``quantile`` for the predicted class and so many remembered rows. It sees synthetic rows made from
       earlier ones (JBDA and JBDA-TR: Papernot et al., 2017; Juuti et al., 2019) and the search for
-      adversarial pictures. Rows of the last ``gap`` do not count: cameras send bursts.
+      adversarial pictures. Rows of the last ``gap`` do not count, and while a row is
+      nearer to one of them it has a score only when that has gone on for more than ``gap`` rows: cameras send
+      bursts.
     * Probe: a row that is not the same as an earlier one, however recent, and has the same code, as the
       finite differences of data-free attacks have (DFME and MAZE, 2021). No picture of a camera is so near.
 
@@ -45,16 +49,16 @@ class Similarity(EvidenceDetector):
     type: Literal["similarity"] = "similarity"
     quantile: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Share of held-out benign rows below the threshold of nearness."""
-    margin: Annotated[float, Field(ge=1)] = 5.0
+    margin: Annotated[float, Field(ge=1)] = 8.0
     """Factor on the mean score that benign rows reach; honest clients of one class or with another camera
-    are flagged up to four times as often as those of all classes."""
+    are flagged several times as often as others."""
     gap: Annotated[int, Field(ge=0, le=100_000)] = 32
     """Rows just before a row that are not compared with it, except for probes."""
     dimensions: Annotated[int, Field(ge=4, le=64)] = 32
     """Bytes of a code."""
     components: Annotated[int, Field(ge=4, le=512)] = 64
     """Principal components that are whitened."""
-    slots: Annotated[int, Field(ge=16, le=512)] = 128
+    slots: Annotated[int, Field(ge=16, le=256)] = 128
     """Rows in one ring of the memory."""
     levels: Annotated[int, Field(ge=1, le=8)] = 4
     """Rings; each reaches twice as far back as the one before."""
@@ -64,55 +68,48 @@ class Similarity(EvidenceDetector):
     columns: ClassVar[int] = 2
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
-        """(B, 2 + k): two halves of a checksum, and the projected row; judged in ``watch``."""
+        """(B, 3 + k): class, two halves of a checksum, and the projected row; judged in ``watch``."""
         flat = query.inputs.reshape(len(query.inputs), -1).numpy()
-        scores = np.zeros((len(flat), 2 + self.dimensions), np.float32)
-        scores[:, :2] = [divmod(crc32(row), 1 << 16) for row in np.ascontiguousarray(flat)]
+        scores = np.zeros((len(flat), 3 + self.dimensions), np.float32)
+        scores[:, 0] = _label(prediction)
+        scores[:, 1:3] = [divmod(crc32(row), 1 << 16) for row in np.ascontiguousarray(flat)]
         if self._learned:
-            scores[:, 2:] = flat @ self._learned["basis"] - self._learned["centre"]
+            scores[:, 3:] = flat @ self._learned["basis"] - self._learned["centre"]
         return torch.from_numpy(scores)
 
     def initial(self) -> State:
         many = self.slots * self.levels
-        return {
-            "codes": np.zeros((many, self.dimensions), np.int8),
-            "prints": np.zeros(many, np.uint32),
-            "born": np.zeros(many, np.uint32),
-            "rows": np.zeros(1, np.int64),
-        }
+        return empty(many, self.dimensions) | {"rows": np.zeros(2, np.int64)}
 
     def fits(self, state: State) -> bool:
-        first = self.initial()
-        return state.keys() == first.keys() and state["codes"].shape == first["codes"].shape
+        size = (self.slots * self.levels, self.dimensions)
+        return state.keys() == self._fields and state["codes"].shape == size
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
-        if not self._learned:
-            return state, np.zeros((len(rows), 2))
         flags = np.zeros((len(rows), 2))
+        if not self._learned:
+            return state, flags
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
             state, flags[part] = self._watch(state, rows[part])
         return state, flags
 
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
-        first = int(state["rows"][0]) + 1
+        first, run = int(state["rows"][0]) + 1, int(state["rows"][1])
         slots = [self._slot(number) for number in range(first, first + len(rows))]
-        prints = (rows[:, 0] * (1 << 16) + rows[:, 1]).astype(np.uint32)
-        found = recall(state["codes"], state["born"], codes_of(rows[:, 2:]), slots, first)
-        retried = np.concatenate([state["prints"], prints]) == prints[:, None]
-        lag = np.where(retried, 0, found.lag)
-        near, size = _nearness(found.square, lag > self.gap)
-        threshold = self._learned["near"][np.searchsorted(SIZES, size, side="right")]
-        probe = np.where(lag > 0, found.square, np.inf).min(axis=1) <= PROBE
-        kept = state["prints"].copy()
-        kept[slots] = prints
-        after = {
-            "codes": found.codes,
-            "prints": kept,
-            "born": found.born.astype(np.uint32),
-            "rows": np.array([first + len(rows) - 1]),
-        }
-        return after, np.stack([near < threshold, probe], axis=1)
+        prints = (rows[:, 1] * (1 << 16) + rows[:, 2]).astype(np.uint32)
+        found = recall(state, codes_of(rows[:, 3:]), prints, slots, first)
+        lag = np.where(found.same, 0, found.lag)  # a retry is no partner
+        old = lag > self.gap
+        near, least, size = _nearness(found.square, old)
+        recent = np.where((lag > 0) & ~old, found.square, np.inf).min(axis=1)
+        run_of = runs(recent < least, run)
+        bucket = np.searchsorted(SIZES, size, side="right")
+        below = near < self._learned["near"][rows[:, 0].astype(np.int64), bucket]
+        flags = np.empty((len(rows), 2))
+        flags[:, 0] = below & ((run_of == 0) | (run_of > self.gap))
+        flags[:, 1] = np.minimum(recent, least) <= PROBE
+        return found.after | {"rows": np.array([first + len(rows) - 1, run_of[-1]])}, flags
 
     def _slot(self, number: int) -> int:
         """Where the client's row of this number, from 1, is kept."""
@@ -132,13 +129,31 @@ class Similarity(EvidenceDetector):
         basis = self._basis(flat[::2])
         centre = flat[::2].mean(axis=0) @ basis
         codes = codes_of(flat[1::2] @ basis - centre).astype(np.float32)
-        rng = np.random.default_rng(self.seed)
-        near = [_threshold(codes, int(size), self.quantile, rng) for size in SIZES]
         return {
             "basis": basis.astype(np.float32),
             "centre": centre.astype(np.float32),
-            "near": np.array([0.0, *near]),  # nothing is below 0
+            "near": self._thresholds(codes, _label(prediction)[1::2], _classes(prediction)),
         }
+
+    def _thresholds(self, codes: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+        """(C, 1 + sizes) for rows of a class, among rows of all classes or of their own, whichever is less.
+
+        Where a class has fewer than 50 rows, that of all together.
+        """
+        rng, everyone = np.random.default_rng(self.seed), np.arange(len(codes))
+        table = np.zeros((classes, 1 + len(SIZES)))  # nothing is nearer than 0: too few to compare
+        for column, size in enumerate(SIZES.tolist(), start=1):
+            if size > self.slots * self.levels:  # never remembered
+                break
+            table[:, column] = _threshold(codes, everyone, everyone, size, self.quantile, rng)
+            for one in range(classes):
+                own = np.flatnonzero(label == one)
+                if len(own) >= 50:
+                    table[one, column] = min(
+                        _threshold(codes, own, others, size, self.quantile, rng)
+                        for others in (everyone, own)
+                    )
+        return table
 
     def _basis(self, flat: np.ndarray) -> np.ndarray:
         """(d, k): projected and whitened, so that every dimension has deviation 1."""
@@ -151,21 +166,42 @@ class Similarity(EvidenceDetector):
         return basis
 
 
-def _nearness(square: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) least squared distance as a share of the mean, 1 where there is none; (n,) how many are seen."""
-    size = seen.sum(axis=1)
-    mean = np.where(seen, square, 0.0).sum(axis=1, dtype=np.float64) / np.maximum(size, 1)
+def _label(prediction: Prediction) -> np.ndarray:
+    """(B,) the predicted class; 0 of a victim that classifies nothing."""
+    if _classes(prediction) == 1:
+        return np.zeros(len(prediction.values), np.int64)
+    label: np.ndarray = prediction.values.argmax(dim=1).numpy()
+    return label
+
+
+def _classes(prediction: Prediction) -> int:
+    return prediction.values.shape[1] if prediction.kind is Kind.PROBABILITIES else 1
+
+
+def _nearness(square: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) least squared distance as a share of the mean, or 1; (n,) the least; (n,) how many are seen."""
+    size = np.count_nonzero(seen, axis=1)
+    mean = np.sum(square * seen, axis=1, dtype=np.float64) / np.maximum(size, 1)
     least = np.where(seen, square, np.inf).min(axis=1)
     share = np.divide(least, mean, out=np.ones(len(mean)), where=mean > 0)
-    return share, size
+    return share, least, size
 
 
-def _threshold(codes: np.ndarray, size: int, quantile: float, rng: np.random.Generator) -> float:
-    """The quantile of nearness when ``size`` rows, drawn anew for every part, are remembered."""
-    norms = (codes * codes).sum(axis=1)
+def _threshold(
+    codes: np.ndarray,
+    rows: np.ndarray,
+    others: np.ndarray,
+    size: int,
+    quantile: float,
+    rng: np.random.Generator,
+) -> float:
+    """The quantile of nearness of some rows when ``size`` others, drawn anew for every part, are remembered."""
     shares = []
-    for part in np.array_split(np.arange(len(codes)), 8):
-        drawn = rng.permutation(len(codes))[:size]
-        square = norms[part, None] + norms[drawn] - 2.0 * (codes[part] @ codes[drawn].T)
-        shares.append(_nearness(square, part[:, None] != drawn)[0])
-    return float(np.quantile(np.concatenate(shares), quantile))
+    for part in np.array_split(rows, 8):
+        drawn = rng.permutation(others)[:size]
+        own, theirs = codes[part], codes[drawn]
+        norms = (own * own).sum(axis=1)[:, None] + (theirs * theirs).sum(axis=1)
+        shares.append(_nearness(norms - 2.0 * (own @ theirs.T), part[:, None] != drawn)[0])
+    # among more rows than there are the nearest is nearer, as a power of their number
+    missing = min(1.0, len(others) / size)
+    return float(np.quantile(np.concatenate(shares), quantile * missing) * missing**EXPONENT)

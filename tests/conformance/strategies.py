@@ -26,6 +26,10 @@ def settings_of(plugin: type[Plugin], **chosen: st.SearchStrategy[Any]) -> st.Se
 def _values(field: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "enum" in field:
         return st.sampled_from(field["enum"])
+    if "anyOf" in field:
+        return st.one_of(*map(_values, field["anyOf"]))
+    if field.get("type") == "null" or field.get("format") == "path":  # a file is never drawn
+        return st.none()
     if field.get("type") == "boolean":
         return st.booleans()
     if field.get("type") == "integer":

@@ -24,8 +24,18 @@ every_detector = pytest.mark.parametrize(
     "plugin", detectors.known().values(), ids=detectors.known()
 )
 VICTIM = TinyVictim()
-CLOSE: dict[str, dict[str, st.SearchStrategy[Any]]] = {"rate": {"rows": st.integers(1, 3000)}}
-"""Settings drawn more narrowly than the schema allows, so that alarms come within a test."""
+CLOSE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "rate": {"rows": st.integers(1, 3000)},
+    "shift": {"window": st.integers(5, 60)},
+    "prada": {
+        "capacity": st.integers(10, 500),
+        "window": st.integers(101, 1000),
+        "persistence": st.integers(1, 5),
+        "every": st.integers(1, 20),
+        "dimensions": st.integers(0, 64),
+    },
+}
+"""Settings drawn more narrowly than the schema allows, so that alarms and full memories come within a test."""
 
 
 @cache
