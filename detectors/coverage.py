@@ -101,10 +101,11 @@ class Coverage(ThresholdDetector):
     def _progress(self, opened: np.ndarray) -> np.ndarray:
         """(n,) in [0, 1] of numbers of open cells."""
         if not self._curves:
-            return np.minimum(opened / self._learned["benign"], 1.0)
+            share: np.ndarray = np.minimum(opened / self._learned["benign"], 1.0)
+            return share
         shares = [np.interp(opened, cells, share) for cells, share in self._curves]
-        progress: np.ndarray = np.max(shares, axis=0)
-        return progress
+        largest: np.ndarray = np.max(shares, axis=0)
+        return largest
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Draw the planes through the median of the benign rows, of which it wants 200."""
@@ -135,6 +136,8 @@ def _read(path: Path, planes: int, agreement: float) -> list[tuple[np.ndarray, n
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         measured, pools = int(table["planes"]), list(table["pools"])
+        if not pools:
+            raise ValueError("it names no pool")
         curves = [_of_pool(pool, agreement) for pool in pools]
     except FileNotFoundError:
         raise ConfigError(

@@ -1,33 +1,50 @@
 """Foreign queries: rows that look unlike the traffic the victim was calibrated on."""
 
 from functools import cached_property
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, PrivateAttr
 from torch import Tensor
 
+from mantlet import weights
 from mantlet.errors import CalibrationError
+from mantlet.foreignness import Foreignness
 from mantlet.plugin import Calibration, EvidenceDetector, Setup
-from mantlet.types import Prediction, Query
+from mantlet.types import Prediction, Query, State
 
 Measure = Literal["residual", "mahalanobis", "energy"]
+CLASSIFIER = "classifier"
+ALL = (CLASSIFIER, *get_args(Measure))
+FEW = 50
+"""A class of fewer held-out rows has the threshold of all."""
+CODE = 16
+"""Numbers by which two rows of a client are compared."""
+MIXED = 0.05
+"""More foreign rows than this share, by the classifier, make no benign traffic."""
 
 
 class Foreign(EvidenceDetector):
     """Flags rows beyond the benign quantile of several distances; each is a score of its own.
 
+    * ``classifier``: the log-odds of a small network trained to tell benign from foreign inputs
+      (Atli et al., 2019); ``mantlet train`` makes it from a recipe of kind ``foreign``.
     * ``residual``: what the principal components of benign inputs leave unexplained; it needs nothing
       of the victim and so also guards an upstream one.
     * ``mahalanobis``: distance of the victim's features to the nearest class mean (Lee et al., 2018).
     * ``energy``: minus the log-sum-exp of the logits (Liu et al., 2020).
 
-    A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows.
+    A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows of the class that
+    the victim names, so that a client of one hard class is not taken for a thief.
 
-    The idea of telling foreign queries from the victim's own distribution is that of Atli et al. (2019);
-    the windows and repeated tests there are replaced by `detectors.evidence`. What undoes it: a thief
-    with in-distribution data, whom no query-distribution detector sees.
+    A row that is nearly the client's row before it scores 0: a burst of frames is one observation.
+
+    Deviations from Atli et al.: a network of one hidden layer over principal components and the
+    victim's answer in place of a ResNet over pixels, foreign pictures that are made beside those
+    collected, and `detectors.evidence` in place of windows and repeated tests. What undoes it: a thief with
+    in-distribution data, whom no query-distribution detector sees.
     """
 
     type: Literal["foreign"] = "foreign"
@@ -37,61 +54,143 @@ class Foreign(EvidenceDetector):
         "energy",
     )
     """Distances; those that the victim cannot show are left out."""
-    quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.97
+    classifier: Path | None = None
+    """Weights of ``classifier``, relative to the config file; one score more, the first."""
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     """Share of held-out benign rows below the threshold."""
     components: PositiveInt = 50
     """Principal components of ``residual``."""
 
+    _trained: list[Foreignness] = PrivateAttr(default_factory=list)
+
     def load(self, setup: Setup) -> None:
         super().load(setup)
-        if self._learned and not any(f"{m}.threshold" in self._learned for m in self.measures):
+        if not self._learned:
+            return
+        if not any(map(self._has, self._wanted)):
             raise CalibrationError(
-                f"detector '{self.name}': its calibration has none of {', '.join(self.measures)};"
+                f"detector '{self.name}': its calibration has none of {', '.join(self._wanted)};"
                 " make it anew: mantlet calibrate CONFIG --benign FILE"
             )
+        if CLASSIFIER in self._measures:
+            made_with = bytes(self._learned["classifier.file"]).hex()
+            assert self.classifier is not None  # else it is left out
+            if weights.fingerprint(self.classifier) != made_with:
+                raise CalibrationError(
+                    f"detector '{self.name}': its calibration was made with another classifier than"
+                    f" '{self.classifier}'; run: mantlet calibrate CONFIG --benign FILE"
+                )
+            self._trained.append(Foreignness.load(self.classifier))
 
     @cached_property
-    def _measures(self) -> tuple[Measure, ...]:
-        return tuple(m for m in self.measures if f"{m}.threshold" in self._learned) or self.measures
+    def _wanted(self) -> tuple[str, ...]:
+        return self.measures if self.classifier is None else (CLASSIFIER, *self.measures)
+
+    @cached_property
+    def _measures(self) -> tuple[str, ...]:
+        return tuple(filter(self._has, self._wanted)) or self.measures
+
+    def _has(self, measure: str) -> bool:
+        return f"{measure}.threshold" in self._learned
 
     @property
     def width(self) -> int:
         return len(self._measures)
 
+    def tolerated(self, tier: str) -> np.ndarray:
+        known = self._learned["measures"].tolist()
+        return super().tolerated(tier)[[known.index(ALL.index(m)) for m in self._measures]]
+
     def score(self, query: Query, prediction: Prediction) -> Tensor:
-        flags = np.zeros((len(query.clients), len(self._measures)), np.float32)
+        """(B, G + 16): flags, and the code by which rows are compared."""
+        flags = np.zeros((len(query.clients), len(self._measures) + CODE), np.float32)
         learned = self._learned
         if learned:
+            flags[:, len(self._measures) :] = _coded(query.inputs, learned["near.code"])
+            named = prediction.values.numpy().argmax(axis=1)
             for column, measure in enumerate(self._measures):
-                distance = _distance(measure, learned, query.inputs, prediction)
-                flags[:, column] = distance > learned[f"{measure}.threshold"]
-        return torch.from_numpy(flags)  # (B, F)
+                distance = self._distance(measure, learned, query, prediction)
+                flags[:, column] = distance > learned[f"{measure}.threshold"][named]
+        return torch.from_numpy(flags)
+
+    def initial(self) -> State:
+        return {"last": np.full(CODE, np.inf)}
+
+    def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
+        flags, codes = rows[:, : self.width], rows[:, self.width :]
+        before = np.concatenate([state["last"][None], codes[:-1]])
+        again = np.square(codes - before).sum(axis=1) < self._learned.get("near.square", 0.0)
+        return {"last": codes[-1]}, np.where(again[:, None], 0.0, flags)
+
+    def _distance(
+        self, measure: str, learned: Calibration, query: Query, prediction: Prediction
+    ) -> np.ndarray:
+        if measure == CLASSIFIER:
+            return self._trained[0].judge(query.inputs.numpy(), prediction)
+        return _distance(measure, learned, query.inputs, prediction)
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
-        """Fit on the even rows, take thresholds from the odd ones; needs 200 rows or more."""
+        """Fit on one half of the rows, take thresholds from the other; needs 200 rows or more."""
         rows = len(query.inputs)
         if rows < 200:
             raise CalibrationError(
                 f"detector '{self.name}': {rows} benign rows are too few to know a"
                 f" {self.quantile:.0%} quantile; give at least 200, better 5,000"
             )
-        even, odd = slice(0, None, 2), slice(1, None, 2)
-        learned: dict[str, np.ndarray] = {}
+        # by chance, not in turn: files come in some order (MNIST alternates between two groups of writers)
+        fitted, kept = np.array_split(np.random.default_rng(0).permutation(rows), 2)
+        learned = _fit_nearness(query.inputs[fitted])
         if "residual" in self.measures:
-            learned |= _fit_residual(query.inputs[even], self.components)
+            learned |= _fit_residual(query.inputs[fitted], self.components)
         if "mahalanobis" in self.measures and prediction.features is not None:
-            learned |= _fit_mahalanobis(prediction.features[even], prediction.values[even])
-        available = [m for m in self.measures if _shown(m, prediction)]
+            learned |= _fit_mahalanobis(prediction.features[fitted], prediction.values[fitted])
+        available: list[str] = [m for m in self.measures if _shown(m, prediction)]
+        if self.classifier is not None:
+            learned["classifier.file"] = np.frombuffer(
+                bytes.fromhex(weights.fingerprint(self.classifier)), np.uint8
+            )
+            self._trained[:] = [self._checked(Foreignness.load(self.classifier), query, prediction)]
+            available.insert(0, CLASSIFIER)
         if not available:
             raise CalibrationError(
                 f"detector '{self.name}': this victim shows no features and no logits;"
                 " add 'residual' to its measures"
             )
+        learned["measures"] = np.array([ALL.index(measure) for measure in available])
+        named = prediction.values.numpy().argmax(axis=1)
         for measure in available:
-            held_out = _distance(measure, learned, query.inputs, prediction)[odd]
-            threshold = np.quantile(held_out, self.quantile).astype(np.float32)
-            learned[f"{measure}.threshold"] = threshold
+            distance = self._distance(measure, learned, query, prediction)
+            if measure == CLASSIFIER and (share := float((distance > 0).mean())) > MIXED:
+                raise CalibrationError(
+                    f"detector '{self.name}': its classifier takes {share:.0%} of the benign rows for"
+                    " foreign: mixed traffic? Leave those rows out, or train the classifier on yours"
+                )
+            learned[f"{measure}.threshold"] = _thresholds(
+                distance[kept], named[kept], prediction.values.shape[1], self.quantile
+            )
         return learned
+
+    def _checked(
+        self, classifier: Foreignness, query: Query, prediction: Prediction
+    ) -> Foreignness:
+        if not classifier.fits(query.inputs[:1].numpy(), prediction):
+            raise CalibrationError(
+                f"detector '{self.name}': classifier '{self.classifier}' was trained for other inputs"
+                " or another victim; train it anew: mantlet train RECIPE"
+            )
+        return classifier
+
+
+def _thresholds(
+    distance: np.ndarray, named: np.ndarray, classes: int, quantile: float
+) -> np.ndarray:
+    """(C,) quantile of the distances of each class; that of all where a class has few rows."""
+    thresholds = np.full(classes, np.quantile(distance, quantile), np.float32)
+    for one in range(classes):
+        own = distance[named == one]
+        if len(own) >= FEW:
+            thresholds[one] = np.quantile(own, quantile)
+    return thresholds
 
 
 def _shown(measure: Measure, prediction: Prediction) -> bool:
@@ -103,7 +202,7 @@ def _shown(measure: Measure, prediction: Prediction) -> bool:
 
 
 def _distance(
-    measure: Measure, learned: Calibration, inputs: Tensor, prediction: Prediction
+    measure: str, learned: Calibration, inputs: Tensor, prediction: Prediction
 ) -> np.ndarray:
     """(B,) distance from benign traffic, squared where it is Euclidean; larger is stranger."""
     if measure == "residual":
@@ -129,6 +228,23 @@ def _distance(
 def _square_norms(rows: np.ndarray) -> np.ndarray:
     norms: np.ndarray = np.einsum("bd,bd->b", rows, rows)
     return norms
+
+
+def _coded(inputs: Tensor, basis: np.ndarray) -> np.ndarray:
+    """(B, 16) projections of the inputs."""
+    codes: np.ndarray = inputs.reshape(len(inputs), -1).numpy() @ basis
+    return codes
+
+
+def _fit_nearness(inputs: Tensor) -> dict[str, np.ndarray]:
+    """A seeded projection (d, 16), and the square of half the distance that 99 of 100 benign pairs exceed."""
+    rng = np.random.default_rng(0)
+    size = inputs[0].numel()
+    basis = rng.standard_normal((size, CODE)).astype(np.float32)
+    codes = _coded(inputs, basis)
+    one, other = rng.integers(0, len(codes), (2, 10_000))
+    apart = np.square(codes[one] - codes[other]).sum(axis=1)[one != other]
+    return {"near.code": basis, "near.square": np.quantile(apart, 0.01) / 4}
 
 
 def _fit_residual(inputs: Tensor, components: int) -> dict[str, np.ndarray]:

@@ -26,9 +26,12 @@ class Shift(EvidenceDetector):
     seeded random projection of the input where it shows none. Each row is compared with the mean embedding
     of the class that the victim names, so that a client of one class is not taken for a thief.
 
-    A score comes with the last row of a window: 1 where the statistic exceeds the ``quantile`` of
-    benign windows, of mixed ones and of those of one class. The other rows abstain. It sees what is too
-    little in one row: half-foreign traffic, perturbed rows. What undoes it: a thief with in-distribution data.
+    A score comes with the last row of a window: 1 where the statistic exceeds ``slack`` times the ``quantile``
+    of benign windows, of mixed ones and of those of one class. The other rows abstain. The slack is for honest
+    clients who are a little different for good: with it, a window is flagged that is foreign for the most
+    part. Bursts of near-duplicates and other devices need a tier with rows of their own.
+
+    What undoes it: few foreign rows among honest ones, which `foreign` sees; in-distribution data.
     """
 
     type: Literal["shift"] = "shift"
@@ -40,6 +43,8 @@ class Shift(EvidenceDetector):
     """Principal axes of the features that are compared."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.97
     """Share of benign windows below the threshold."""
+    slack: Annotated[float, Field(ge=1)] = 4.0
+    """Factor on that quantile."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Of the frequencies and of the projection."""
 
@@ -70,7 +75,7 @@ class Shift(EvidenceDetector):
         return after, scores
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
-        """Fit on the even rows, draw windows of the odd ones; needs 400 rows or more."""
+        """Fit on one half of the rows, draw windows of the other; needs 400 rows or more."""
         rows = len(query.inputs)
         if rows < max(LEAST, 4 * self.window):
             raise CalibrationError(
@@ -79,14 +84,17 @@ class Shift(EvidenceDetector):
             )
         label = prediction.values.argmax(dim=1).numpy()
         rng = np.random.default_rng(self.seed)
-        learned = _axes(_shown(query, prediction), label, self, rng)
+        fitted, kept = np.array_split(
+            rng.permutation(rows), 2
+        )  # by chance: files come in some order
+        learned = _axes(_shown(query, prediction)[fitted], label[fitted], self, rng)
         embedded = _embedded(query, prediction, learned)
-        learned |= _class_means(embedded[::2], label[::2], prediction.values.shape[1])
+        learned |= _class_means(embedded[fitted], label[fitted], prediction.values.shape[1])
         named = learned["class"][label]
         differs = embedded - learned["means"][named]
-        held_out = np.concatenate([learned["spread"][named, None], differs], axis=1)[1::2]
+        held_out = np.concatenate([learned["spread"][named, None], differs], axis=1)[kept]
         groups = [np.arange(len(held_out))]
-        groups += [np.flatnonzero(label[1::2] == one) for one in np.unique(label)]
+        groups += [np.flatnonzero(label[kept] == one) for one in np.unique(label)]
         quantiles = []
         for own in groups:
             if len(own) >= max(FEW, self.window) or len(own) == len(held_out):
@@ -95,7 +103,7 @@ class Shift(EvidenceDetector):
                 )
                 statistic = _statistic(held_out[drawn].sum(axis=1))
                 quantiles.append(np.quantile(statistic, self.quantile))
-        return learned | {"threshold": np.max(quantiles).astype(np.float32)}
+        return learned | {"threshold": np.array(self.slack * np.max(quantiles), np.float32)}
 
 
 def _statistic(sums: np.ndarray) -> np.ndarray:
@@ -121,22 +129,25 @@ def _axes(
     rows: np.ndarray, label: np.ndarray, settings: Shift, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """Frequencies (D, m) and phases (m,) of a Gaussian kernel as wide as the rows of a class are apart."""
-    even = rows[::2].astype(np.float64)
-    centred = even - even.mean(axis=0)
+    centred = rows.astype(np.float64)
+    for one in np.unique(label):  # within classes: between them lies no shift
+        centred[label == one] -= centred[label == one].mean(axis=0)
     if centred.shape[1] > 1024:  # too many numbers for principal axes: a random projection first
         first = rng.standard_normal((centred.shape[1], 256)) / 16.0
     else:
         first = np.eye(centred.shape[1])
     projected = centred @ first
-    values, vectors = np.linalg.eigh(projected.T @ projected / len(even))
+    values, vectors = np.linalg.eigh(projected.T @ projected / len(rows))
     kept = min(settings.dimensions, len(values))
-    basis = first @ vectors[:, -kept:] / np.sqrt(np.maximum(values[-kept:], 1e-3 * values[-1] + 1e-9))
+    basis = (
+        first @ vectors[:, -kept:] / np.sqrt(np.maximum(values[-kept:], 1e-3 * values[-1] + 1e-9))
+    )
     white = centred @ basis  # (n, k)
     one, other = rng.integers(0, len(white), (2, 20_000))
-    apart = np.square(white[one] - white[other]).sum(axis=1)[label[::2][one] == label[::2][other]]
+    apart = np.square(white[one] - white[other]).sum(axis=1)[label[one] == label[other]]
     width = np.sqrt(max(float(np.median(apart)), 1e-6))
     axes = basis @ rng.standard_normal((kept, settings.frequencies)) / width
-    phases = rng.uniform(0, 2 * np.pi, settings.frequencies) - even.mean(axis=0) @ axes
+    phases = rng.uniform(0, 2 * np.pi, settings.frequencies) - rows.mean(axis=0) @ axes
     return {
         "axes": np.ascontiguousarray(axes, np.float32),
         "phases": np.remainder(phases, 2 * np.pi).astype(np.float32),

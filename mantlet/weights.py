@@ -78,13 +78,16 @@ def load_into(module: nn.Module, path: Path, architecture: str) -> None:
 
 
 def save(module: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a module's tensors as safetensors with ``metadata`` in the header.
+    """Write a module's tensors, as `save_tensors` does."""
+    save_tensors(module.state_dict(), path, metadata)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors with ``metadata`` in the header.
 
     The same tensors and metadata give the same bytes, and so the same fingerprint.
     """
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
-    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(_in_order(to_bytes(state, dict(metadata))))
 

@@ -129,7 +129,7 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     learned = _calibrations(name, model)
     for detector in model.detectors:
         detector.load(Setup(device, secret, learned.get(detector.name)))
-        if not detector.enforces:
+        if detector.needs_calibration and detector.name not in learned:
             log.warning(
                 "detector_observes_only",
                 model=name,

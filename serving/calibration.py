@@ -16,6 +16,10 @@ from mantlet.types import Prediction, Query, Victim
 BATCH = 256
 CLIENT_ROWS = 500
 """Rows of one honest client, when it is measured what such may reach."""
+OF_A_CLASS = 100
+"""Scores of one class under which nothing is said of it alone."""
+CLIENTS = 100
+"""Honest clients that are drawn for the report."""
 
 
 def read(path: Path) -> tuple[dict[str, Calibration], str]:
@@ -87,6 +91,35 @@ def enrol(
     return enrolled
 
 
+@torch.inference_mode()
+def honest_means(
+    victim: Victim,
+    detectors: Sequence[EvidenceDetector],
+    inputs: np.ndarray,
+    learned: Mapping[str, Calibration],
+) -> dict[str, np.ndarray]:
+    """By detector, the (clients, G) mean scores of `CLIENTS` honest clients drawn from benign ``inputs``."""
+    asked = _predict(victim, inputs)
+    rng = np.random.default_rng(0)
+    each = min(CLIENT_ROWS, len(inputs))
+    crowd = [rng.permutation(len(inputs))[:each] for _ in range(CLIENTS)]
+    means = {}
+    for detector in detectors:
+        loaded = _loaded(detector, learned[detector.name])
+        rows = loaded.score(*asked).numpy().astype(np.float64)
+        scores = np.stack([loaded.watch(loaded.initial(), rows[own], 0.0)[1] for own in crowd])
+        heard = np.maximum((~np.isnan(scores)).sum(axis=1), 1)
+        means[detector.name] = np.nansum(scores, axis=1) / heard
+    return means
+
+
+def _loaded(detector: EvidenceDetector, learned: Calibration) -> EvidenceDetector:
+    """One more of these settings, with what was learned."""
+    loaded = type(detector).model_validate(detector.model_dump())
+    loaded.load(Setup(torch.device("cpu"), b"", learned))
+    return loaded
+
+
 def _predict(victim: Victim, inputs: np.ndarray) -> tuple[Query, Prediction]:
     rows = torch.from_numpy(inputs)
     parts = [victim.predict(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)]
@@ -102,23 +135,34 @@ def _predict(victim: Victim, inputs: np.ndarray) -> tuple[Query, Prediction]:
 def _tolerated(
     detector: EvidenceDetector, learned: Calibration, asked: tuple[Query, Prediction]
 ) -> np.ndarray:
-    """(G,) ``margin`` times the upper 99 % bound of the mean scores of benign rows, at most a half.
+    """(G,) mean scores that an honest client may have, in [1e-4, 1].
 
-    The rows are asked as honest clients of `CLIENT_ROWS` rows would. Few rows make a patient detector and
-    not an accusing one. The bound is that of Clopper and Pearson (1934).
+    ``margin`` times the upper 99 % bound of the mean score of benign rows, and at least that bound for
+    the rows of any one class. The rows are asked as honest clients of `CLIENT_ROWS` rows would, and those of
+    a class as one client. Few rows make a patient detector and not an accusing one; 1 never lets a score
+    count.
     """
-    loaded = type(detector).model_validate(detector.model_dump())
-    loaded.load(Setup(torch.device("cpu"), b"", learned))
+    loaded = _loaded(detector, learned)
     rows = loaded.score(*asked).numpy().astype(np.float64)
     parts = []
     for start in range(0, len(rows), CLIENT_ROWS):
         parts.append(loaded.watch(loaded.initial(), rows[start : start + CLIENT_ROWS], 0.0)[1])
-    scores = np.concatenate(parts)  # (n, G)
+    bounds = [detector.margin * _upper(np.concatenate(parts))]
+    named = asked[1].values.argmax(dim=1).numpy()
+    for one in np.unique(named):
+        scores = loaded.watch(loaded.initial(), rows[named == one], 0.0)[1]
+        heard = (~np.isnan(scores)).sum(axis=0) >= OF_A_CLASS
+        bounds.append(np.where(heard, _upper(scores), 0.0))
+    tolerated: np.ndarray = np.clip(np.max(bounds, axis=0), 1e-4, 1.0)
+    return tolerated
+
+
+def _upper(scores: np.ndarray) -> np.ndarray:
+    """(G,) upper 99 % bound of the mean of (n, G) scores (Clopper and Pearson, 1934); NaN abstains."""
     heard = np.maximum((~np.isnan(scores)).sum(axis=0), 1)
     total = np.nansum(scores, axis=0)
-    upper = betaincinv(total + 1, np.maximum(heard - total, 1e-9), 0.99)
-    bound: np.ndarray = np.clip(detector.margin * upper, 1e-4, 0.5)
-    return bound
+    upper: np.ndarray = betaincinv(total + 1, np.maximum(heard - total, 1e-9), 0.99)
+    return upper
 
 
 def _joined(parts: list[torch.Tensor | None]) -> torch.Tensor | None:

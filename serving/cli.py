@@ -212,6 +212,12 @@ def calibrate(
     model: Annotated[
         str, typer.Option(help="Which model of the config; the only one by default.")
     ] = "",
+    tier: Annotated[
+        str, typer.Option(help="Enrol a tier: measure what its honest clients may reach.")
+    ] = "",
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Take rows whose halves are not alike.")
+    ] = False,
     set_: SetOption = [],  # typer reads it
 ) -> None:
     """Let the detectors of CONFIG learn what benign traffic looks like."""
@@ -224,8 +230,14 @@ def calibrate(
     logs.configure(loaded.log_level)  # to standard error: the report is for standard output
     with _progress("calibrating") as bar:
         bar.add_task(f"{len(data.x)} benign rows", total=None)
-        report = calibrate_model(loaded, model, data.x)
-    for line in report:
+        report = calibrate_model(loaded, model, data.x, tier=tier, mixed=mixed)
+    out.print(f"calibration: {report.path} ({len(data.x)} rows)", markup=False)
+    table = Table("detector", "score", "tolerated", "honest clients: half", "9 of 10", "99 of 100")
+    for column in report.columns:
+        numbers = (column.tolerated, *column.quantiles)
+        table.add_row(column.detector, str(column.number), *(f"{n:.4f}" for n in numbers))
+    out.print(table)
+    for line in report.notes:
         out.print(line, markup=False)
 
 
@@ -294,31 +306,34 @@ def campaigns(
 def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     data: Annotated[Path, typer.Option(help="Training data: .npz with x_train, y_train.")],
+    foreign: Annotated[
+        list[Path], typer.Option(help="Foreign pictures, for a recipe of that kind. Repeatable.")
+    ] = [],
+    unseen: Annotated[
+        list[Path], typer.Option(help="Foreign pictures that are reported and not trained on.")
+    ] = [],
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="In place of the recipe's output.")] = None,
 ) -> None:
     """Train a model from RECIPE and write its weights as safetensors."""
-    import torch
+    from mantlet.training import Progress as Step
+    from mantlet.training import Recipe
+    from serving import training
 
-    from mantlet import training, weights
-    from mantlet.data import load_images
-
-    plan = training.Recipe.load(recipe)
-    target = output or plan.output
-    images = load_images(data, "train")
+    plan = training.load(recipe)
     with _progress("training") as bar:
         task = bar.add_task("epoch 1", total=None)
 
-        def show(p: training.Progress) -> None:
+        def show(p: Step) -> None:
             text = f"epoch {p.epoch}, loss {p.loss:.3f}"
             bar.update(task, completed=p.step, total=p.steps, description=text)
 
-        network = training.fit(plan, images, device=torch.device(device), progress=show)
-    recorded = plan.model_dump_json(exclude={"output"})
-    weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})
-    out.print(f"weights: {target}", markup=False)
-    test = load_images(data, "test")
-    out.print(f"test accuracy: {training.accuracy(network, test, torch.device(device)):.4f}")
+        if isinstance(plan, Recipe):
+            report = training.train_classifier(plan, data, device, output, show)
+        else:
+            report = training.train_foreign(plan, data, foreign, unseen, output, show)
+    for line in report:
+        out.print(line, markup=False)
 
 
 @app.command()

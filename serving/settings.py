@@ -38,7 +38,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _plugin(value: object, known: dict[str, type[Any]], what: str) -> Any:
+def _plugin(value: object, known: dict[str, type[Any]], what: str, info: ValidationInfo) -> Any:
     if isinstance(value, Plugin):
         return value
     settings = value if isinstance(value, dict) else {"type": value}
@@ -48,6 +48,9 @@ def _plugin(value: object, known: dict[str, type[Any]], what: str) -> Any:
     if name not in known:
         hint = registry.did_you_mean(name, known)
         raise ValueError(f"no {what} of type '{name}' is installed; {hint}")
+    fields = known[name].model_fields
+    paths = [f for f in settings if f in fields and fields[f].annotation in (Path, Path | None)]
+    settings = settings | {field: _path(settings[field], info) for field in paths}
     return registry.parse([known[name]], settings)
 
 
@@ -61,20 +64,14 @@ def _path(value: object, info: ValidationInfo) -> object:
 
 FilePath = Annotated[Path, BeforeValidator(_path)]
 AnyDefense = Annotated[
-    Defense, BeforeValidator(lambda v: _plugin(v, dict(defenses.known()), "defense"))
+    Defense, BeforeValidator(lambda v, info: _plugin(v, dict(defenses.known()), "defense", info))
 ]
 AnyDetector = Annotated[
-    Detector, BeforeValidator(lambda v: _plugin(v, dict(detectors.known()), "detector"))
+    Detector, BeforeValidator(lambda v, info: _plugin(v, dict(detectors.known()), "detector", info))
 ]
-
-
-def _victim(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, dict) and "weights" in value:
-        value = value | {"weights": _path(value["weights"], info)}
-    return _plugin(value, dict(victims.known()), "victim")
-
-
-AnyVictim = Annotated[VictimPlugin, BeforeValidator(_victim)]
+AnyVictim = Annotated[
+    VictimPlugin, BeforeValidator(lambda v, info: _plugin(v, dict(victims.known()), "victim", info))
+]
 
 
 class Listen(Section):

@@ -180,6 +180,9 @@ def config(root: Path, data_dir: Path, /, **changes: Any) -> dict[str, Any]:
     model["victim"]["weights"] = str(folder / model["victim"]["weights"])
     model["calibration"] = str(folder / model["calibration"])
     model["example"] = str(folder / model["example"])
+    for detector in model["detectors"]:
+        for field in detector.keys() & {"classifier", "curve"}:
+            detector[field] = str(folder / detector[field])
     quiet = {"listen": {"port": 0}, "admin": {"port": 0}, "store": "memory://"}
     return raw | quiet | {"data_dir": str(data_dir)} | changes
 

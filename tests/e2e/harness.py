@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serving.app import wall_clock
 from serving.keys import KeyFile
+from tests import helpers
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "configs/models"
@@ -38,13 +39,7 @@ VICTIM = {
 PLAIN: dict[str, Any] = {"victim": VICTIM}
 """A model without detectors and defenses."""
 
-GUARDED: dict[str, Any] = yaml.safe_load((ROOT / "configs/gateway/default.yaml").read_text())[
-    "models"
-]["mnist"] | {
-    "victim": VICTIM,
-    "calibration": str(MODELS / "mnist-lenet.calibration.safetensors"),
-    "example": str(MODELS / "digit-7.png"),
-}
+GUARDED: dict[str, Any] = helpers.config(ROOT, Path())["models"]["mnist"]
 """The chain of the embedded default."""
 
 OPEN: dict[str, Any] = {"identity": {"open": True}, "models": {"mnist": PLAIN}}

@@ -31,6 +31,11 @@ def names(requirements: list[str]) -> set[str]:
     }
 
 
+def extras(about: dict[str, Any], *chosen: str) -> set[str]:
+    """The distributions of some extras."""
+    return set().union(*(names(about["optional-dependencies"][extra]) for extra in chosen))
+
+
 def imported(root: Path) -> dict[str, str]:
     """Every distribution that the packages import, with one file that does."""
     providers = packages_distributions()
@@ -56,7 +61,7 @@ def _modules(tree: ast.AST) -> set[str]:
 
 def test_every_import_is_declared(root: Path) -> None:
     about = project(root)
-    declared = names(about["dependencies"] + about["optional-dependencies"]["onnx"])
+    declared = names(about["dependencies"]) | extras(about, "onnx", "pictures")
     missing = {
         name: file
         for name, file in imported(root).items()
@@ -68,14 +73,14 @@ def test_every_import_is_declared(root: Path) -> None:
 
 def test_every_declared_dependency_is_imported(root: Path) -> None:
     about = project(root)
-    declared = names(about["dependencies"] + about["optional-dependencies"]["onnx"])
+    declared = names(about["dependencies"]) | extras(about, "onnx", "pictures")
 
     used = imported(root).keys()
 
     assert not declared - used - {BY_WAY_OF[name] for name in used & BY_WAY_OF.keys()}
 
 
-@pytest.mark.parametrize("extra", ["", "onnx", "dev"])
+@pytest.mark.parametrize("extra", ["", "onnx", "pictures", "dev"])
 def test_every_dependency_is_pinned(root: Path, extra: str) -> None:
     about = project(root)
     wanted = about["optional-dependencies"][extra] if extra else about["dependencies"]

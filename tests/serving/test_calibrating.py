@@ -1,10 +1,12 @@
 """``mantlet calibrate``, without its command line."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mantlet.data import Images
 from mantlet.errors import CalibrationError, ConfigError
@@ -16,6 +18,7 @@ from tests.helpers import config, write_config
 
 def load(root: Path, tmp_path: Path, **model: Any) -> Settings:
     raw = config(root, tmp_path)
+    raw["tiers"] |= {"dark": {}}
     raw["models"]["mnist"] |= {"calibration": str(tmp_path / "new.safetensors")} | model
     return settings.load(write_config(tmp_path / "gateway.yaml", raw))
 
@@ -24,15 +27,100 @@ def test_it_writes_the_file_that_serve_reads_and_tells_what_it_found(
     root: Path, tmp_path: Path, digits: Images
 ) -> None:
     loaded = load(root, tmp_path)
-    lines = calibrate_model(loaded, "", digits.x[-600:])
+    report = calibrate_model(loaded, "", digits.x[-600:])
     learned, made_for = calibration.read(tmp_path / "new.safetensors")
     shipped, weights = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
 
     assert made_for == weights
     assert learned["foreign"].keys() == shipped["foreign"].keys()
-    assert lines[0] == f"calibration: {tmp_path / 'new.safetensors'} (600 rows)"
-    (bounds,) = [line for line in lines if line.startswith("  foreign.tolerated: 0.")]
-    assert bounds.count(", 0.") == 2, "one for each of its three distances"
+    assert report.path == tmp_path / "new.safetensors"
+    own = [column for column in report.columns if column.detector == "foreign"]
+    assert [column.number for column in own] == [1, 2, 3, 4]
+    assert [column.tolerated for column in own] == learned["foreign"]["tolerated"].tolist()
+    assert all(0 <= c.quantiles[0] <= c.quantiles[2] <= c.tolerated for c in report.columns)
+    assert report.notes[0].startswith("alarms: at most one honest client in 1,000,000")
+
+
+def test_the_picture_lies_beside_the_file(root: Path, tmp_path: Path, digits: Images) -> None:
+    report = calibrate_model(load(root, tmp_path), "", digits.x[-600:])
+
+    assert report.notes[1] == f"picture: {tmp_path / 'new.png'}"
+    with Image.open(tmp_path / "new.png") as picture:
+        assert picture.size > (400, 300)
+
+
+def test_without_matplotlib_there_is_a_hint_and_a_calibration(
+    root: Path, tmp_path: Path, digits: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    report = calibrate_model(load(root, tmp_path), "", digits.x[-600:])
+
+    assert "pip install 'mantlet[pictures]'" in report.notes[1]
+    assert (tmp_path / "new.safetensors").exists()
+    assert not (tmp_path / "new.png").exists()
+
+
+def test_a_tier_is_enrolled_in_the_calibration_that_is_there(
+    root: Path, tmp_path: Path, digits: Images
+) -> None:
+    """Clients whose pictures are dark may reach more than others; nothing else is touched."""
+    loaded = load(root, tmp_path)
+    calibrate_model(loaded, "", digits.x[:2000])
+    before, _ = calibration.read(tmp_path / "new.safetensors")
+    report = calibrate_model(loaded, "", 0.4 * digits.x[2000:2600], tier="dark")
+    after, _ = calibration.read(tmp_path / "new.safetensors")
+    own = after["foreign"]["tolerated.dark"]
+
+    assert own.max() > 2 * before["foreign"]["tolerated"].max()
+    assert [c.tolerated for c in report.columns if c.detector == "foreign"] == own.tolist()
+    assert report.notes[1] == f"picture: {tmp_path / 'new.dark.png'}"
+    assert all(np.array_equal(after["foreign"][f], a) for f, a in before["foreign"].items())
+
+
+def test_a_tier_is_not_enrolled_in_the_calibration_of_other_weights(
+    root: Path, tmp_path: Path, digits: Images
+) -> None:
+    loaded = load(root, tmp_path)
+    shipped, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    calibration.write(tmp_path / "new.safetensors", shipped, "0" * 64)
+
+    with pytest.raises(
+        CalibrationError, match=r"for weights 0{12}, the model has .* without --tier"
+    ):
+        calibrate_model(loaded, "", digits.x[:300], tier="default")
+    calibration.write(tmp_path / "new.safetensors", {}, weights_of(root))
+    with pytest.raises(CalibrationError, match="has none of the model's detectors"):
+        calibrate_model(loaded, "", digits.x[:300], tier="default")
+
+
+def weights_of(root: Path) -> str:
+    return calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")[1]
+
+
+def test_rows_whose_halves_are_not_alike_are_refused_unless_the_operator_wants_them(
+    root: Path, tmp_path: Path, digits: Images
+) -> None:
+    mixed = np.concatenate([digits.x[:1000], digits.x[1000:2000, :, ::-1]])
+    detectors = [{"type": "foreign", "measures": ["residual"]}]
+    loaded = load(root, tmp_path, detectors=detectors)
+
+    with pytest.raises(CalibrationError, match=r"mixed traffic: by detector 'foreign', score 1"):
+        calibrate_model(loaded, "", mixed)
+    assert not (tmp_path / "new.safetensors").exists()
+    calibrate_model(loaded, "", mixed, mixed=True)
+    assert (tmp_path / "new.safetensors").exists()
+
+
+def test_too_few_rows_and_rows_with_nan_are_refused(
+    root: Path, tmp_path: Path, digits: Images
+) -> None:
+    holed = digits.x[:300].copy()
+    holed[5:8, 0, 3, 3] = np.nan
+
+    with pytest.raises(CalibrationError, match="199 benign rows are too few; give at least 200"):
+        calibrate_model(load(root, tmp_path), "", digits.x[:199])
+    with pytest.raises(CalibrationError, match="3 of the benign rows hold NaN or infinity"):
+        calibrate_model(load(root, tmp_path), "", holed)
 
 
 def test_a_calibration_that_does_not_exist_yet_is_no_mistake(
@@ -41,7 +129,7 @@ def test_a_calibration_that_does_not_exist_yet_is_no_mistake(
     loaded = load(root, tmp_path)
     assert not (tmp_path / "new.safetensors").exists()
 
-    calibrate_model(loaded, "mnist", digits.x[:300])
+    calibrate_model(loaded, "mnist", digits.x[:600])
 
     assert (tmp_path / "new.safetensors").exists()
 

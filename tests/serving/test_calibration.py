@@ -108,9 +108,9 @@ def test_few_rows_make_a_patient_detector() -> None:
     bounds = [measured(Bright(), grey(*[0.05] * count)) for count in (30, 300, 3000, 30_000)]
 
     assert bounds == sorted(set(bounds), reverse=True)
-    assert bounds[0] <= 0.5
+    assert bounds[0] <= 1.0
     assert bounds[-1] > 2.5 * 0.05
-    assert measured(Bright(), grey(*[0.9] * 300)) == 0.5
+    assert measured(Bright(), grey(*[0.9] * 300)) == 1.0
     assert measured(Bright(margin=1.0), grey(*[0.0] * 150_000)) == 1e-4
 
 
@@ -125,10 +125,34 @@ def test_the_bound_holds_for_honest_rows_that_were_not_seen() -> None:
 
 def test_rows_are_asked_as_honest_clients_of_a_bounded_number_would() -> None:
     """A score that is given for the first hundred rows of a client only: 200 of 1,000 are heard."""
-    heard = measured(Blank(margin=1.0), grey(*[0.2] * 3000))
-    certain = measured(Bright(margin=1.0), grey(*[0.2] * 600))
+    heard = measured(Blank(margin=2.0), grey(*[0.2] * 3000))
+    certain = measured(Bright(margin=2.0), grey(*[0.2] * 600))
 
     assert heard == pytest.approx(certain, abs=1e-6)
+
+
+def test_a_client_of_the_hardest_class_may_reach_what_that_class_does() -> None:
+    """Every tenth row is bright, and the victim names those otherwise."""
+
+    class Naming(TinyVictim):
+        def predict(self, inputs: torch.Tensor) -> Prediction:
+            bright = (inputs.mean(dim=(1, 2, 3)) > 0.5).long()
+            values = torch.nn.functional.one_hot(bright, 5).float()
+            return replace(super().predict(inputs), values=values)
+
+    inputs = grey(*[0.05] * 9, 0.6).repeat(1000, 1, 1, 1)
+    learned = calibration.learn(Naming(), (Bright(),), inputs.numpy())["bright"]
+
+    assert 0.6 < learned["tolerated"] < 0.7
+
+
+def test_honest_clients_are_drawn_from_the_rows() -> None:
+    inputs = grey(*[0.2, 0.4] * 500)
+    learned = calibration.learn(TinyVictim(), (Bright(),), inputs.numpy())
+    means = calibration.honest_means(TinyVictim(), [Bright()], inputs.numpy(), learned)["bright"]
+
+    assert means.shape == (calibration.CLIENTS, 1)
+    assert np.allclose(means, 0.3, atol=0.02)
 
 
 def test_a_detector_that_never_spoke_is_not_trusted() -> None:
@@ -136,7 +160,7 @@ def test_a_detector_that_never_spoke_is_not_trusted() -> None:
         def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
             return state, np.full_like(rows, np.nan)
 
-    assert measured(Silent(), grey(*[0.2] * 300)) == 0.5
+    assert measured(Silent(), grey(*[0.2] * 300)) == 1.0
 
 
 def test_a_tier_with_rows_of_its_own_gets_a_bound_of_its_own() -> None:
@@ -169,4 +193,4 @@ def test_a_victim_that_shows_nothing_can_be_learned_from() -> None:
 
     fields = {field.partition(".")[0] for field in learned["foreign"]}
 
-    assert fields == {"residual", "tolerated"}
+    assert fields == {"residual", "near", "measures", "tolerated"}

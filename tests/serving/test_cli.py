@@ -264,7 +264,7 @@ def test_calibrate_writes_and_reports(root: Path, tmp_path: Path, digits: Images
     raw = config(root, tmp_path)
     raw["models"]["mnist"]["calibration"] = str(tmp_path / "c.safetensors")
     path = write_config(tmp_path / "gateway.yaml", raw)
-    np.savez(tmp_path / "benign.npz", x_train=digits.x[:500])
+    np.savez(tmp_path / "benign.npz", x_train=digits.x[:800])
     words = ["calibrate", path, "--benign", tmp_path / "benign.npz", "--rows", "100:"]
     program = subprocess.run(
         [sys.executable, "-m", "serving.cli", *map(str, words)],
@@ -276,8 +276,11 @@ def test_calibrate_writes_and_reports(root: Path, tmp_path: Path, digits: Images
     lines = program.stdout.splitlines()
 
     assert program.returncode == 0
-    assert lines[0] == f"calibration: {tmp_path / 'c.safetensors'} (400 rows)"
-    assert all(line.startswith("  foreign.") for line in lines[1:])
+    assert lines[0] == f"calibration: {tmp_path / 'c.safetensors'} (700 rows)"
+    assert sum("foreign" in line for line in lines) == 4, "a line for each of its scores"
+    assert lines[-2].startswith("alarms: at most one honest client in 1,000,000 is ever accused")
+    assert lines[-1] == f"picture: {tmp_path / 'c.png'}"
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     assert "victim_engine" in program.stderr
     assert calibration.read(tmp_path / "c.safetensors")[1] == weights.fingerprint(
         root / "configs/models/mnist-lenet.safetensors"
@@ -291,6 +294,25 @@ def test_calibrate_names_what_is_wrong_with_the_rows(mantlet: Mantlet, gateway: 
     assert (result.code, rows.code) == (2, 2)
     assert "data '/none.npz': no such file" in result.err
     assert "rows 'half': write START:STOP" in rows.err
+
+
+def test_calibrate_enrols_a_tier(
+    mantlet: Mantlet, root: Path, tmp_path: Path, digits: Images
+) -> None:
+    raw = config(root, tmp_path)
+    own = tmp_path / "c.safetensors"
+    own.write_bytes((root / "configs/models/mnist-lenet.calibration.safetensors").read_bytes())
+    raw["models"]["mnist"]["calibration"] = str(own)
+    raw["tiers"]["scanner"] = {}
+    path = write_config(tmp_path / "gateway.yaml", raw)
+    np.savez(tmp_path / "benign.npz", x_train=0.8 * digits.x[:300])
+    result = mantlet("calibrate", path, "--benign", tmp_path / "benign.npz", "--tier", "scanner")
+    unknown = mantlet("calibrate", path, "--benign", tmp_path / "benign.npz", "--tier", "scaner")
+
+    assert (result.code, unknown.code) == (0, 2)
+    assert f"picture: {tmp_path / 'c.scanner.png'}" in result.out
+    assert "tolerated.scanner" in calibration.read(own)[0]["foreign"]
+    assert "tier 'scaner' is unknown; did you mean 'scanner'" in unknown.err
 
 
 def test_train_writes_weights_that_remember_their_recipe(

@@ -39,7 +39,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "unknown detector": (
         append("detectors", {"type": "foregn"}),
-        "models.mnist.detectors.2",
+        "models.mnist.detectors.6",
         "no detector of type 'foregn' is installed; did you mean 'foreign'?",
     ),
     "unknown defense": (
@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "a type that is no name": (
         append("detectors", {"type": ["rate"]}),
-        "models.mnist.detectors.2",
+        "models.mnist.detectors.6",
         "a detector needs a 'type'",
     ),
     "plug-in out of bounds": (
@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "an alpha of old": (
         lambda r: model(r)["detectors"].append({"type": "foreign", "name": "f", "alpha": 1e-6}),
-        "models.mnist.detectors.2.alpha = 1e-06",
+        "models.mnist.detectors.6.alpha = 1e-06",
         "unknown setting",
     ),
     "level out of bounds": (
@@ -404,3 +404,20 @@ def test_an_unknown_tier_is_named(tier: str, words: str, root: Path, tmp_path: P
 
     with pytest.raises(ConfigError, match=f"tier '{tier}' is unknown; {words}"):
         settings.require_tier(loaded, tier)
+
+
+def test_files_of_detectors_are_relative_to_the_config_file(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    model = {
+        "victim": {"type": "torch", "weights": "v.safetensors", "architecture": "lenet"},
+        "detectors": [
+            {"type": "foreign", "classifier": "f.safetensors"},
+            {"type": "coverage", "curve": "/elsewhere/c.json"},
+        ],
+    }
+    path = write_config(folder / "gateway.yaml", {"models": {"m": model}})
+    foreign, coverage = (d.model_dump() for d in settings.load(path).models["m"].detectors)
+
+    assert foreign["classifier"] == folder / "f.safetensors"
+    assert coverage["curve"] == Path("/elsewhere/c.json")

@@ -1,0 +1,75 @@
+"""What ``mantlet train`` does: read a recipe and its data, train, write, report."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from mantlet import foreign_training, training, weights
+from mantlet.data import Images, load_images
+from mantlet.foreign_training import FALSE_ALARMS, ForeignRecipe
+from mantlet.training import Progress, Recipe
+
+
+def load(recipe: Path) -> Recipe | ForeignRecipe:
+    """The recipe of either kind; raises `ConfigError`."""
+    return ForeignRecipe.load(recipe) if ForeignRecipe.is_one(recipe) else Recipe.load(recipe)
+
+
+def train_classifier(
+    plan: Recipe,
+    data: Path,
+    device: str,
+    output: Path | None,
+    progress: Callable[[Progress], None],
+) -> list[str]:
+    """Train a victim; returns what to tell the operator."""
+    target = output or plan.output
+    on = torch.device(device)
+    network = training.fit(plan, load_images(data, "train"), device=on, progress=progress)
+    recorded = plan.model_dump_json(exclude={"output"})
+    weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})
+    accuracy = training.accuracy(network, load_images(data, "test"), on)
+    return [f"weights: {target}", f"test accuracy: {accuracy:.4f}"]
+
+
+def train_foreign(
+    plan: ForeignRecipe,
+    data: Path,
+    foreign: Sequence[Path],
+    unseen: Sequence[Path],
+    output: Path | None,
+    progress: Callable[[Progress], None],
+) -> list[str]:
+    """Train the classifier of foreign inputs; returns what to tell the operator."""
+    target = output or plan.output
+    trained = foreign_training.fit(
+        plan,
+        load_images(data, "train"),
+        _families(foreign, "train"),
+        unseen=_families(unseen, "test"),
+        progress=progress,
+    )
+    about = {
+        "recipe": plan.model_dump_json(exclude={"output": True, "victim": {"weights"}}),
+        "data": weights.fingerprint(data),
+        "foreign": ",".join(map(weights.fingerprint, foreign)),
+    }
+    if plan.victim is not None:
+        about["victim"] = weights.fingerprint(plan.victim.weights)
+    trained.save(target, about)
+    lines = [f"weights: {target}", f"held-out accuracy, balanced: {trained.accuracy:.4f}"]
+    for family, caught in trained.caught.items():
+        known = "held out" if family in _names(foreign) else "never seen"
+        lines.append(
+            f"flagged at {FALSE_ALARMS:.0%} of benign rows: {family} ({known}): {caught:.3f}"
+        )
+    return lines
+
+
+def _families(paths: Sequence[Path], split: str) -> dict[str, Images]:
+    return dict(zip(_names(paths), (load_images(path, split) for path in paths), strict=True))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    return [path.stem for path in paths]

@@ -1,0 +1,76 @@
+"""``mantlet train``, without its command line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mantlet import weights
+from mantlet.data import Images
+from mantlet.errors import ConfigError
+from mantlet.foreign_training import ForeignRecipe
+from mantlet.foreignness import Foreignness
+from mantlet.training import Progress, Recipe
+from serving import training
+
+FOREIGN = {"kind": "foreign", "rows": 200, "holdout": 100, "components": 8, "epochs": 1}
+
+
+def written(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # the stub takes a flag by name as well
+    return path
+
+
+def test_the_classifier_of_foreign_inputs_is_written_and_reported_by_family(
+    tmp_path: Path, digits: Images
+) -> None:
+    recipe = tmp_path / "f.yaml"
+    recipe.write_text(yaml.safe_dump({**FOREIGN, "output": "own.safetensors"}))
+    data = written(tmp_path / "digits.npz", x_train=digits.x[:500])
+    rng = np.random.default_rng(0)
+    noise = written(tmp_path / "noise.npz", x_train=rng.random((300, 28, 28)))
+    turned = written(tmp_path / "turned.npz", x_test=1.0 - digits.x[:200])
+    steps: list[Progress] = []
+    plan = training.load(recipe)
+    assert isinstance(plan, ForeignRecipe)
+    report = training.train_foreign(plan, data, [noise], [turned], None, steps.append)
+    about = weights.metadata(tmp_path / "own.safetensors")
+
+    assert report[0] == f"weights: {tmp_path / 'own.safetensors'}"
+    assert report[1].startswith("held-out accuracy, balanced: ")
+    assert report[2].startswith("flagged at 5% of benign rows: noise (held out): ")
+    assert report[3].startswith("flagged at 5% of benign rows: turned (never seen): ")
+    assert steps[-1].step == steps[-1].steps
+    assert about["data"] == weights.fingerprint(data)
+    assert not Foreignness.load(tmp_path / "own.safetensors").needs_victim
+
+
+def test_a_classifier_of_the_victim_is_reported_by_its_test_accuracy(
+    tmp_path: Path, digits: Images
+) -> None:
+    assert digits.y is not None
+    plan = {"architecture": "lenet", "settings": {"width": 2}, "epochs": 1, "batch": 50}
+    recipe = tmp_path / "v.yaml"
+    recipe.write_text(yaml.safe_dump({**plan, "holdout": 100, "output": "v.safetensors"}))
+    split = {"x_train": digits.x[:300], "y_train": digits.y[:300]}
+    held = {"x_test": digits.x[300:400], "y_test": digits.y[300:400]}
+    data = written(tmp_path / "d.npz", **split, **held)
+    loaded = training.load(recipe)
+    assert isinstance(loaded, Recipe)
+    report = training.train_classifier(loaded, data, "cpu", None, lambda _: None)
+
+    assert report[0] == f"weights: {tmp_path / 'v.safetensors'}"
+    assert report[1].startswith("test accuracy: 0.")
+
+
+def test_without_foreign_pictures_nothing_is_trained(tmp_path: Path, digits: Images) -> None:
+    recipe = tmp_path / "f.yaml"
+    recipe.write_text(yaml.safe_dump({**FOREIGN, "output": "own.safetensors"}))
+    data = written(tmp_path / "digits.npz", x_train=digits.x[:500])
+
+    plan = training.load(recipe)
+    assert isinstance(plan, ForeignRecipe)
+    with pytest.raises(ConfigError, match="foreign pictures are missing"):
+        training.train_foreign(plan, data, [], [], None, lambda _: None)
+    assert not (tmp_path / "own.safetensors").exists()
