@@ -267,13 +267,16 @@ def own_fields(model: type[BaseModel], without: type[BaseModel]) -> dict[str, Fi
 
 @cache
 def meanings(model: type[BaseModel]) -> Mapping[str, str]:
-    """What the string under each field says."""
+    """What the string under each field says, there or in a base."""
     (definition,) = (
         node
         for node in ast.walk(ast.parse(Path(inspect.getfile(model)).read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef) and node.name == model.__name__
     )
-    found = {}
+    bases = [
+        base for base in model.__bases__ if issubclass(base, BaseModel) and base is not BaseModel
+    ]
+    found = {name: text for base in bases for name, text in meanings(base).items()}
     for field, following in zip(definition.body, definition.body[1:], strict=False):
         if (
             isinstance(field, ast.AnnAssign)
@@ -282,7 +285,7 @@ def meanings(model: type[BaseModel]) -> Mapping[str, str]:
             and isinstance(following.value, ast.Constant)
         ):
             found[field.target.id] = str(following.value.value)
-    return found
+    return {name: text for name, text in found.items() if name in model.model_fields}
 
 
 def _kind(schema: Mapping[str, Any], named: Mapping[str, Any]) -> str:
@@ -425,13 +428,27 @@ def _speeds(cases: Mapping[str, Any]) -> str:
 
 def _others(found: Mapping[str, Any]) -> str:
     ratios, clients = found["ratios"], found["clients"]
-    chain = [ratios[f"{body} 32: chain on / chain off"] for body in ("json", "npy")]
+    chain, full = (
+        " / ".join(f"{ratios[f'{body} 32: {what} / chain off']:.2f}" for body in ("json", "npy"))
+        for what in ("chain on", "all detectors")
+    )
+    own = "with a route for npy"
     rows = [
+        ("npy over FastAPI's JSON, 32 connections", f"{ratios['npy 32: gateway / bare']:.1f}x"),
         (
-            "npy over FastAPI's JSON, 32 connections",
-            f"{ratios['npy 32: gateway / bare JSON']:.1f}x",
+            "npy over a FastAPI route that takes npy, 32 connections",
+            f"{ratios[f'npy 32: gateway / bare {own}']:.1f}x",
         ),
-        ("chain on over chain off, JSON / npy, 32 connections", f"{chain[0]:.2f} / {chain[1]:.2f}"),
+        (
+            "median latency at 1 connection over FastAPI's JSON, JSON / npy",
+            " / ".join(f"{ratios[f'{b} 1: p50 gateway / bare']:.2f}" for b in ("json", "npy")),
+        ),
+        (
+            "the same, npy over a FastAPI route that takes npy",
+            f"{ratios[f'npy 1: p50 gateway / bare {own}']:.2f}",
+        ),
+        ("foreign, rate and rounding on over off, JSON / npy, 32 connections", chain),
+        ("all detectors of the default on over off, JSON / npy, 32", full),
         ("ResNet-20 over FastAPI's, 32", f"{ratios['resnet json 32: gateway / bare']:.1f}x"),
         ("a proxy over the model inside, 32", f"{ratios['json 32: proxy / model inside']:.2f}"),
         (f"{clients['in store']:,} clients in the store over few", f"{clients['ratio']:.2f}"),

@@ -88,6 +88,8 @@ def _alarms(
     if EVIDENCE in said and level < 1:
         alarms[ALL] |= said[EVIDENCE] >= level
     for detector in pipeline.detectors:
+        if not detector.enforces:  # it accuses nobody
+            continue
         # in the joint test a detector has a share of the money; alone it would have all of it
         alone = level - math.log(len(tested)) / own if detector in tested else 1.0
         alarms[detector.name] = said[detector.name] >= np.float32(alone)

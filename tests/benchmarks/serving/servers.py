@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from serving.gateway import STAGES
+from tests import helpers
 
 ROOT = Path(__file__).parents[3]
 CHAIN_ON = {
@@ -84,6 +85,13 @@ def stages(server: Server) -> dict[str, float]:
         float(found[f'mantlet_batch_rows_{kind}{{model="model"}}']) for kind in ("sum", "count")
     )
     return {k: round(v, 3) for k, v in means.items()} | {"rows a batch": round(rows / batches, 1)}
+
+
+def shipped_model() -> dict[str, object]:
+    """The embedded default with all its detectors, at a level that never changes."""
+    model = helpers.config(ROOT, Path())["models"]["mnist"]
+    kept = {name: model[name] for name in ("detectors", "defenses", "victim", "calibration")}
+    return {**kept, "policy": [{"name": "normal", "defenses": ["rounding"]}]}
 
 
 def torch_victim(architecture: str, weights: Path) -> dict[str, object]:
