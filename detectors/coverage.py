@@ -1,7 +1,7 @@
 """Coverage: how much of the victim's feature space has a client been shown, and what clone that makes."""
 
 import json
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,7 +77,7 @@ class Coverage(ThresholdDetector):
         return (2.0 ** np.arange(self.planes)).astype(np.float32)
 
     def initial(self) -> State:
-        return {"cells": np.zeros(2**self.planes // 8, np.uint8)}
+        return {"cells": np.zeros(2**self.planes // 8, np.uint8), "open": np.zeros(1, np.int64)}
 
     def fits(self, state: State) -> bool:
         return super().fits(state) and len(state["cells"]) == 2**self.planes // 8
@@ -87,25 +87,34 @@ class Coverage(ThresholdDetector):
     ) -> tuple[State, np.ndarray, np.ndarray]:
         if not self._learned:
             return state, np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
-        open_ = np.unpackbits(state["cells"])
-        before = int(open_.sum())
+        cells = state["cells"]
         cell = rows[:, 0].astype(np.int64)
-        distinct, first = np.unique(cell, return_index=True)
-        opened = np.zeros(len(rows), np.int64)
-        opened[first] = 1 - open_[distinct]
-        open_[distinct] = 1
-        progress = self._progress(before + opened.cumsum())
-        alarm = progress >= (2.0 if self.alarm_at is None else self.alarm_at)
-        return {"cells": np.packbits(open_)}, np.where(alarm, 1.0, progress), alarm
+        place, bit = cell >> 3, (128 >> (cell & 7)).astype(np.uint8)
+        opened = (cells[place] & bit) == 0
+        if not opened.any():  # the usual case by and by
+            return state, *self._judged(np.repeat(state["open"], len(rows)))
+        first = np.zeros(len(rows), dtype=bool)
+        first[np.unique(cell, return_index=True)[1]] = True
+        count = state["open"] + (opened & first).cumsum()
+        cells = cells.copy()
+        np.bitwise_or.at(cells, place, bit)
+        return {"cells": cells, "open": count[-1:]}, *self._judged(count)
+
+    def _judged(self, opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) suspicion and alarm of numbers of open cells."""
+        progress = self._progress(opened)
+        if self.alarm_at is None:
+            return progress, np.zeros(len(opened), dtype=bool)
+        alarm = progress >= self.alarm_at
+        return np.where(alarm, 1.0, progress), alarm
 
     def _progress(self, opened: np.ndarray) -> np.ndarray:
         """(n,) in [0, 1] of numbers of open cells."""
         if not self._curves:
             share: np.ndarray = np.minimum(opened / self._learned["benign"], 1.0)
             return share
-        shares = [np.interp(opened, cells, share) for cells, share in self._curves]
-        largest: np.ndarray = np.max(shares, axis=0)
-        return largest
+        shares = (np.interp(opened, cells, share) for cells, share in self._curves)
+        return reduce(np.maximum, shares)
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Draw the planes through the median of the benign rows, of which it wants 200."""

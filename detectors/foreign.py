@@ -237,14 +237,14 @@ def _coded(inputs: Tensor, basis: np.ndarray) -> np.ndarray:
 
 
 def _fit_nearness(inputs: Tensor) -> dict[str, np.ndarray]:
-    """A seeded projection (d, 16), and the square of half the distance that 99 of 100 benign pairs exceed."""
+    """A seeded projection (d, 16), and half the squared distance that 99 of 100 benign pairs exceed."""
     rng = np.random.default_rng(0)
     size = inputs[0].numel()
     basis = rng.standard_normal((size, CODE)).astype(np.float32)
     codes = _coded(inputs, basis)
     one, other = rng.integers(0, len(codes), (2, 10_000))
     apart = np.square(codes[one] - codes[other]).sum(axis=1)[one != other]
-    return {"near.code": basis, "near.square": np.quantile(apart, 0.01) / 4}
+    return {"near.code": basis, "near.square": np.quantile(apart, 0.01) / 2}
 
 
 def _fit_residual(inputs: Tensor, components: int) -> dict[str, np.ndarray]:

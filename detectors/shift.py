@@ -64,7 +64,11 @@ class Shift(EvidenceDetector):
         return super().fits(state) and len(state["sum"]) == 1 + self.frequencies
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
-        before = int(state["rows"][0]) % self.window
+        before = int(state["rows"][0])
+        if before + len(rows) < self.window:  # the usual case: no window ends
+            total = state["sum"] + (rows[0] if len(rows) == 1 else rows.sum(axis=0))
+            silent = np.full((len(rows), 1), np.nan)
+            return {"sum": total, "rows": np.array([before + len(rows)])}, silent
         last = np.arange(self.window - 1 - before, len(rows), self.window)  # last rows of windows
         total = np.concatenate([state["sum"][None], rows]).cumsum(axis=0)  # (1 + n, 1 + m)
         sums = np.diff(total[last + 1], axis=0, prepend=0.0)
