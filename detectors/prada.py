@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 from scipy.stats import shapiro
 from torch import Tensor
 
@@ -73,13 +73,16 @@ class Prada(ThresholdDetector):
     """Whether accepted distances begin with a 0, as in the published code: T is lower and sets grow larger."""
 
     needs_calibration: ClassVar[bool] = True
-    _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
+
+    @cached_property
+    def _learned(self) -> dict[str, np.ndarray]:
+        return {}
 
     @property
     def enforces(self) -> bool:
         return self._delta is not None
 
-    @cached_property
+    @property
     def _delta(self) -> float | None:
         if self.delta is None and "delta" in self._learned:
             return float(self._learned["delta"])

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, final
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mantlet import simplex
@@ -164,7 +164,11 @@ class EvidenceDetector(Detector):
     needs_calibration = True
     columns: ClassVar[int] = 1
     """Scores a row (G); a detector whose settings decide it overrides ``width``."""
-    _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
+
+    @cached_property
+    def _learned(self) -> dict[str, np.ndarray]:
+        """The calibration. Not a private attribute of pydantic: those are slow to read."""
+        return {}
 
     @property
     def width(self) -> int:
