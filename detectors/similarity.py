@@ -1,7 +1,7 @@
 """Similar queries: rows nearer to the client's own earlier rows than honest traffic ever is."""
 
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from detectors.recall import codes_of, empty, projection, recall, runs
 from mantlet.errors import CalibrationError
-from mantlet.plugin import Calibration, EvidenceDetector
+from mantlet.noise import row_marks
+from mantlet.plugin import Calibration, EvidenceDetector, Setup
 from mantlet.types import Kind, Prediction, Query, State
 
 SIZES = 2 ** np.arange(4, 12)
@@ -67,12 +68,21 @@ class Similarity(EvidenceDetector):
 
     columns: ClassVar[int] = 2
 
+    def load(self, setup: Setup) -> None:
+        super().load(setup)
+        self._keys.append(setup.secret)
+
+    @cached_property
+    def _keys(self) -> list[bytes]:
+        """Marks are keyed, so that nobody makes new rows look like retries; the last key counts."""
+        return [b""]
+
     def score(self, query: Query, prediction: Prediction) -> Tensor:
-        """(B, 3 + k): class, two halves of a checksum, and the projected row; judged in ``watch``."""
+        """(B, 3 + k): class, two halves of a keyed mark, and the projected row; judged in ``watch``."""
         flat = query.inputs.reshape(len(query.inputs), -1).numpy()
         scores = np.zeros((len(flat), 3 + self.dimensions), np.float32)
         scores[:, 0] = _label(prediction)
-        scores[:, 1:3] = [divmod(crc32(row), 1 << 16) for row in np.ascontiguousarray(flat)]
+        scores[:, 1:3] = np.stack(divmod(row_marks(self._keys[-1], query.inputs), 1 << 16), axis=1)
         if self._learned:
             scores[:, 3:] = flat @ self._learned["basis"] - self._learned["centre"]
         return torch.from_numpy(scores)

@@ -1,5 +1,6 @@
 """Keyed noise: the same row always draws the same noise, so repeating a query averages nothing away."""
 
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -21,6 +22,26 @@ def row_seeds(key: bytes, name: str, inputs: Tensor) -> np.ndarray:
     salt = blake2b(name.encode(), digest_size=16).digest()
     seeds = [blake2b(row, digest_size=8, key=secret, salt=salt).digest() for row in rows]
     return np.frombuffer(b"".join(seeds), dtype=np.uint64)
+
+
+def row_marks(key: bytes, inputs: Tensor) -> np.ndarray:
+    """(B,) uint32 marks of (B, *shape) float32 rows, by which the same row is known again.
+
+    A multilinear hash (Carter and Wegman, 1979): two rows have one mark by a chance of 2**-32, and nobody
+    without the ``key`` can make it so. Nothing is rounded: a row that differs in a bit is another.
+    """
+    bits = inputs.reshape(len(inputs), -1).numpy(force=True).view(np.uint32)
+    with np.errstate(over="ignore"):  # 64-bit arithmetic is meant to wrap
+        sums = bits.astype(np.uint64) @ _weights(key, bits.shape[1])
+    marks: np.ndarray = (sums >> np.uint64(32)).astype(np.uint32)
+    return marks
+
+
+@lru_cache(maxsize=16)
+def _weights(key: bytes, count: int) -> np.ndarray:
+    """(count,) secret 64-bit numbers."""
+    seed = blake2b(key, digest_size=32, person=b"marks").digest()
+    return np.random.default_rng(list(seed)).integers(0, 2**64, count, np.uint64)
 
 
 def uniform(seeds: np.ndarray, count: int) -> np.ndarray:

@@ -144,6 +144,7 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         model.defenses,
         levels=model.policy,
         alpha=model.alpha,
+        secret=secret,
         shadow=model.shadow,
         answer=model.answer,
     )

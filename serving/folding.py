@@ -9,9 +9,10 @@ import torch
 
 from detectors.evidence import Evidence
 from mantlet.errors import PluginError
+from mantlet.noise import row_marks
 from mantlet.plugin import Detector, EvidenceDetector, ThresholdDetector
 from mantlet.types import Query, Signal, State
-from serving import recent
+from serving import recent, repeats
 
 Memory = Mapping[str, State]
 """What is remembered of one client: the state of each detector that keeps one, and those named here."""
@@ -26,6 +27,8 @@ ALARMS = "alarms"
 """By signal, the row of its alarm and when it was. Alarms are latched here, whatever is reconfigured."""
 CAMPAIGN = "campaign"
 """The alarm of a client that was found to be part of a campaign: a signal that is given from outside."""
+REPEATS = "repeats"
+"""What `serving.repeats` remembers."""
 POLICY = "policy"
 """What `serving.policy` remembers."""
 HISTORY = "history"
@@ -34,7 +37,7 @@ STEP = 0.05
 """A step of suspicion; smaller changes are not told."""
 POINTS = 64
 """Points of the history that are kept."""
-TAKEN = (EVIDENCE, HEARD, ALARMS, CAMPAIGN, POLICY, HISTORY)
+TAKEN = (EVIDENCE, REPEATS, HEARD, ALARMS, CAMPAIGN, POLICY, HISTORY)
 """Names that no detector may have."""
 
 Scores = Mapping[str, np.ndarray]
@@ -58,13 +61,15 @@ class Fold:
     """Folds the scores of a query's rows into the memories of its clients.
 
     ``alpha`` bounds the chance that an honest client is ever alarmed by any of the evidence
-    detectors. Those without a calibration are not tested; their signals stay silent.
+    detectors. Those without a calibration are not tested; their signals stay silent. With a ``secret``
+    rows that a client asked before are shown to none of them.
 
     ``names`` are the signals, ``enforcing`` those that may change how a client is treated, ``progress``
     those that say how far the model is extracted; ``tested`` are the detectors of the joint test.
     """
 
-    def __init__(self, detectors: Sequence[Detector], alpha: float) -> None:
+    def __init__(self, detectors: Sequence[Detector], alpha: float, *, secret: bytes = b"") -> None:
+        self._secret = secret
         self._detectors = detectors
         self.tested = [d for d in detectors if isinstance(d, EvidenceDetector) and d.enforces]
         self.evidence = Evidence(tuple(d.width for d in self.tested), alpha)
@@ -136,7 +141,10 @@ class Fold:
         opinions = {name: _silence(len(folded.rows)) for name in self._silent}
         wealth, late = np.zeros((len(before), 0, 0)), np.zeros((len(before), 2, 1))
         if self.tested:
-            watched = [self._watch(detector, scores, query, folded) for detector in self.tested]
+            new = self._new(query, folded)
+            watched = [
+                self._watch(detector, scores, query, folded, new) for detector in self.tested
+            ]
             columns = watched[0] if len(watched) == 1 else np.concatenate(watched, axis=1)  # (B, F)
             bounds, rows_of = self._bounds(query.tiers), list(folded.rows_of.values())
             late = np.stack([self._recent(memory) for memory in folded.memories.values()])
@@ -204,14 +212,33 @@ class Fold:
             return np.stack([self._tolerated[tier] for tier in tiers])
         return self._tolerated[tiers[0] if tiers else "default"]
 
+    def _new(self, query: Query, folded: Folded) -> Mapping[str, Sequence[int]]:
+        """The rows of each client that it did not ask before."""
+        if not self._secret:
+            return folded.rows_of
+        marks, new = row_marks(self._secret, query.inputs), {}
+        for client, rows in folded.rows_of.items():
+            memory = folded.memories[client]
+            memory[REPEATS], again = repeats.fold(memory.get(REPEATS), marks[rows])
+            kept = (~again).nonzero()[0].tolist()
+            new[client] = [rows[i] for i in kept] if again.any() else rows
+        return new
+
     def _watch(
-        self, detector: EvidenceDetector, scores: Scores, query: Query, folded: Folded
+        self,
+        detector: EvidenceDetector,
+        scores: Scores,
+        query: Query,
+        folded: Folded,
+        new: Mapping[str, Sequence[int]],
     ) -> np.ndarray:
         """(B, G) scores in [0, 1], or NaN, of every row."""
         own = scores[detector.name]
         if type(detector).watch is not EvidenceDetector.watch:
-            watched = np.empty((len(own), detector.width))
-            for client, rows in folded.rows_of.items():
+            watched = np.full((len(own), detector.width), np.nan)
+            for client, rows in new.items():
+                if not rows:
+                    continue
                 state = _state(detector, folded.memories[client])
                 try:
                     state, given = detector.watch(state, own[rows], query.at)
@@ -223,6 +250,9 @@ class Fold:
                 watched[rows] = given
                 folded.memories[client][detector.name] = state
             own = watched
+        elif new is not folded.rows_of:
+            own = own.copy()
+            own[sorted({*range(len(own))}.difference(*new.values()))] = np.nan
         if own.shape != (len(folded.rows), detector.width):
             raise _plugin_error(detector, _wanted_width(detector, own.shape))
         if (own < 0).any() or (own > 1).any():

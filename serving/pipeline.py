@@ -50,6 +50,7 @@ class Pipeline:
         *,
         levels: Sequence[Level] = (),
         alpha: float = 1e-6,
+        secret: bytes = b"",
         shadow: bool = False,
         answer: Literal["probabilities", "labels"] = "probabilities",
     ) -> None:
@@ -60,7 +61,7 @@ class Pipeline:
         self.policy = Policy(tuple(levels) or (everything,), shadow)
         self.alpha = alpha
         self.answer = answer
-        self.fold = Fold(self.detectors, alpha)
+        self.fold = Fold(self.detectors, alpha, secret=secret)
         self._asks = {
             d.name: np.array([d.name in level.defenses for level in self.policy.levels])
             for d in defenses

@@ -101,3 +101,32 @@ def test_values_beyond_the_range_of_the_hash_are_drawn_for_and_do_not_wrap() -> 
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
 def test_any_number_of_columns_can_be_drawn(count: int) -> None:
     assert noise.normal(KEY, "n", rows(3), count).shape == (3, count)
+
+
+def test_the_same_row_has_the_same_mark_in_every_batch() -> None:
+    rows = torch.rand(40, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    together = noise.row_marks(b"key", rows)
+
+    assert together.tolist() == [int(noise.row_marks(b"key", row[None])[0]) for row in rows]
+    assert len(set(together.tolist())) == 40
+
+
+def test_rows_that_differ_in_a_bit_have_other_marks() -> None:
+    row = torch.rand(1, 784, generator=torch.Generator().manual_seed(1))
+    other = row.clone()
+    other[0, 300] = torch.nextafter(other[0, 300], torch.tensor(1.0))
+
+    assert noise.row_marks(b"key", row) != noise.row_marks(b"key", other)
+
+
+def test_marks_cannot_be_made_without_the_key() -> None:
+    """Two rows with one mark under a key, here found by trying, have different ones under another."""
+    rows = torch.arange(400_000, dtype=torch.float32)[:, None] + 1
+    marks = noise.row_marks(b"key", rows)
+    order = marks.argsort(kind="stable")
+    [twins] = (np.diff(marks[order].astype(np.int64)) == 0).nonzero()
+    pairs = torch.from_numpy(np.stack([order[twins], order[twins + 1]]))
+    one, other = (noise.row_marks(b"another key", rows[own]) for own in pairs)
+
+    assert len(twins) > 3
+    assert (one != other).mean() > 0.9

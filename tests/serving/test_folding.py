@@ -364,3 +364,25 @@ def test_a_state_that_other_settings_left_starts_anew() -> None:
     told = folded([detector], query(grey(0.5, 0.5)), {"client": old})
 
     assert told.memories["client"]["remembering"]["rows"].tolist() == [2.0]
+
+
+def test_with_a_secret_a_row_that_is_asked_again_is_no_evidence() -> None:
+    """A monitor asks one picture for ever; whatever the detectors hold of it, it is one row."""
+    fold = Fold([bright()], 1e-3, secret=b"a secret")
+    again = folded(fold, query(grey(*[1.0] * 400)))
+    shades = np.linspace(0.9, 1.0, 30).tolist()
+    anew = folded(fold, query(grey(*shades)))
+
+    assert alarm_at(again) is None
+    assert alarm_at(anew) is not None
+
+
+def test_repeats_among_new_rows_change_nothing() -> None:
+    fold = Fold([bright(), Remembering()], 1e-3, secret=b"a secret")
+    shades = np.linspace(0.2, 1.0, 30)
+    once = folded(fold, query(grey(*shades.tolist())))
+    twice = folded(fold, query(grey(*shades.repeat(2).tolist())))
+    wealth = [told.memories["client"]["remembering"]["rows"].tolist() for told in (once, twice)]
+
+    assert wealth[0] == wealth[1]
+    assert rows_before(twice.memories["client"]) == 60

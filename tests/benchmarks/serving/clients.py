@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import statistics
+from collections.abc import Mapping
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
@@ -11,12 +12,11 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from detectors.foreign import Foreign
-from detectors.rate import Rate
-from mantlet.plugin import Setup
 from mantlet.types import Query
 from serving.admission import client_id
-from serving.folding import Fold, Memory
+from serving.build import load_pipeline
+from serving.folding import Memory
+from serving.settings import Settings
 from serving.stores.base import pack
 from serving.stores.sqlite import SCHEMA
 from tests.benchmarks.serving import servers
@@ -37,6 +37,7 @@ def measure(folder: Path, total: int, seconds: float, rounds: int) -> dict[str, 
         "calibration": str(CALIBRATION),
         **servers.CHAIN_ON,
     }
+    memory = pack(_memory(model, digit()))
     speeds: dict[str, list[float]] = {"few": [], "many": []}
     with ExitStack() as stack:
         running = {}
@@ -45,7 +46,8 @@ def measure(folder: Path, total: int, seconds: float, rounds: int) -> dict[str, 
             home.mkdir()
             (home / "secret").write_text(SECRET)
             keys = [servers.create_key(home, f"client-{i}") for i in range(ASKING)]
-            state_bytes = _fill(home / "state.db", filled)
+            if filled:
+                _fill(home / "state.db", filled, memory)
             running[name] = (stack.enter_context(servers.gateway(home, dict(model))), keys)
         for _ in range(rounds):
             for name, (server, keys) in running.items():
@@ -66,16 +68,13 @@ def measure(folder: Path, total: int, seconds: float, rounds: int) -> dict[str, 
             "few per_s": round(few, 1),
             "many per_s": round(many, 1),
             "ratio": round(many / few, 3),
-            "state bytes a client": state_bytes,
+            "state bytes a client": len(memory),
         }
     }
 
 
-def _fill(path: Path, total: int) -> int:
-    """Write ``total`` clients, those that will ask among them; returns the bytes a client takes."""
-    memory = pack(_memory())
-    if not total:
-        return len(memory)
+def _fill(path: Path, total: int, memory: bytes) -> None:
+    """Write ``total`` clients, those that will ask among them."""
     database = sqlite3.connect(path)
     database.executescript(SCHEMA)
     hour = int(os.stat(path).st_mtime // 3600)
@@ -88,7 +87,6 @@ def _fill(path: Path, total: int) -> int:
                 database.executemany("INSERT INTO clients VALUES (?, ?, ?, ?)", rows)
             bar.advance(task, len(names))
     database.close()
-    return len(memory)
 
 
 def _id(number: int) -> str:
@@ -97,12 +95,9 @@ def _id(number: int) -> str:
     return blake2b(b"%d" % number, digest_size=16).hexdigest()
 
 
-def _memory() -> Memory:
-    """What the default chain remembers of a client after ten rows."""
-    foreign, rate = Foreign(), Rate()
-    learned = {f"{measure}.threshold": np.zeros(1) for measure in foreign.measures}
-    learned["tolerated"] = np.full(foreign.width, 0.1)
-    foreign.load(Setup(torch.device("cpu"), b"", learned))
-    zeros = {"foreign": np.zeros((10, foreign.width)), "rate": np.zeros((10, 1))}
-    asked = Query(["client"] * 10, torch.zeros(10, 1), 0.0)
-    return Fold((foreign, rate), 1e-6).run(asked, zeros, {}).memories["client"]
+def _memory(model: Mapping[str, object], row: np.ndarray) -> Memory:
+    """What the chain remembers of a client after ten rows."""
+    settings = Settings.model_validate({"secret": SECRET, "models": {"model": dict(model)}})
+    pipeline = load_pipeline("model", settings.models["model"], settings)
+    asked = Query(["client"] * 10, torch.from_numpy(row.repeat(10, axis=0)), 0.0)
+    return pipeline.run(asked, {}).memories["client"]
