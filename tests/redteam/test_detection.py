@@ -55,6 +55,7 @@ def test_the_thief_with_pictures_of_the_victims_own_kind_is_not(records: list[Re
 
 def test_every_stream_has_a_record_of_every_detector(records: list[Record]) -> None:
     names = {r["detector"] for r in records if r["attack"] == "noise"}
+    names = {name for name in names if not name.startswith("prada")}  # on some streams only
 
     assert {"all", "foreign", "rate"} <= names
     for attack in {r["attack"] for r in records}:
