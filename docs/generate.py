@@ -448,7 +448,14 @@ def _others(found: Mapping[str, Any]) -> str:
             f"{ratios[f'npy 1: p50 gateway / bare {own}']:.2f}",
         ),
         ("foreign, rate and rounding on over off, JSON / npy, 32 connections", chain),
-        ("all detectors of the default on over off, JSON / npy, 32", full),
+        ("all detectors of the default on over off, JSON / npy, 32 connections", full),
+        (
+            "the same, requests of 32 rows, 1 connection",
+            " / ".join(
+                f"{ratios[f'{body}, 32 rows a batch: all detectors / chain off']:.2f}"
+                for body in ("json", "npy")
+            ),
+        ),
         ("ResNet-20 over FastAPI's, 32", f"{ratios['resnet json 32: gateway / bare']:.1f}x"),
         ("a proxy over the model inside, 32", f"{ratios['json 32: proxy / model inside']:.2f}"),
         (f"{clients['in store']:,} clients in the store over few", f"{clients['ratio']:.2f}"),

@@ -30,14 +30,18 @@ CALIBRATION = MODELS / "mnist-lenet.calibration.safetensors"
 CONNECTIONS = (1, 8, 32, 64)
 MEDIA = {"json": "application/json", "npy": "application/x-npy"}
 PREDICT = "/v1/models/model:predict"
+DIFFERENT = 400
+"""Requests with other rows: more than the gateway knows again, for a row that is asked again is no work."""
+ROWS = 32
+"""Rows of one request, where a micro-batch is to have so many."""
 Run = Callable[[], Measured]
 AT_LEAST = {
     "json 32: gateway / bare": 3.0,
     "npy 32: gateway / bare": 3.5,
     "json 32: chain on / chain off": 0.85,
     "npy 32: chain on / chain off": 0.85,
-    "json 32: all detectors / chain off": 0.8,
-    "npy 32: all detectors / chain off": 0.8,
+    "json, 32 rows a batch: all detectors / chain off": 0.8,
+    "npy, 32 rows a batch: all detectors / chain off": 0.8,
     "resnet json 32: gateway / bare": 1.8,
     "json 32: proxy / model inside": 0.5,
     "many clients / few": 0.8,
@@ -86,8 +90,10 @@ def start(stack: ExitStack, folder: Path, seconds: float) -> tuple[dict[str, Run
     residual = folder / "resnet.safetensors"
     with torch.random.fork_rng():
         weights.save(architectures.build("resnet", {}), residual, {})
-    digits = bodies(folder, "digit", digit())
-    pixels = bodies(folder, "pixels", np.random.default_rng(0).random((1, 3, 32, 32), np.float32))
+    digits = bodies(folder, "digit", digits_of(DIFFERENT)[:, None])
+    many = bodies(folder, "digits", digits_of(DIFFERENT * ROWS).reshape(-1, ROWS, 1, 28, 28))
+    colours = np.random.default_rng(0).random((DIFFERENT, 1, 3, 32, 32), np.float32)
+    pixels = bodies(folder, "pixels", colours)
 
     def ours(name: str, model: Mapping[str, object]) -> tuple[servers.Server, str]:
         home = folder / name
@@ -129,6 +135,10 @@ def start(stack: ExitStack, folder: Path, seconds: float) -> tuple[dict[str, Run
             cases[f"all detectors {label}"] = run(
                 full.url + PREDICT, (kind, path), key_full, connections
             )
+    for kind, path in many.items():
+        for name, server, key in (("chain off", off, key_off), ("all detectors", full, key_full)):
+            body = (kind, path)
+            cases[f"{name} {kind} {ROWS} rows"] = run(server.url + PREDICT, body, key, 1)
     json_digit, json_pixels = ("json", digits["json"]), ("json", pixels["json"])
     cases["proxy json 32"] = run(proxy.url + PREDICT, json_digit, key_proxy, 32)
     cases["bare resnet json 32"] = run(bare_residual.url + "/predict", json_pixels, "", 32)
@@ -136,24 +146,25 @@ def start(stack: ExitStack, folder: Path, seconds: float) -> tuple[dict[str, Run
     return cases, on
 
 
-def digit() -> np.ndarray:
-    """The first test picture of MNIST (1, 1, 28, 28)."""
+def digits_of(count: int) -> np.ndarray:
+    """The first test pictures of MNIST (n, 1, 28, 28), again from the first where there are no more."""
     with np.load(servers.ROOT / "tests/data/mnist-test.npz") as data:
-        first: np.ndarray = data["x_test"][:1, None].astype(np.float32) / 255
+        pictures = data["x_test"][:, None].astype(np.float32) / 255
+    first: np.ndarray = pictures[np.arange(count) % len(pictures)]
     return first
 
 
-def bodies(folder: Path, name: str, rows: np.ndarray) -> dict[str, Path]:
-    """The same rows as JSON and as .npy, in files that wrk reads."""
-    buffer = io.BytesIO()
-    np.save(buffer, rows)
-    texts = {
-        "json": orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY),
-        "npy": buffer.getvalue(),
-    }
-    paths = {kind: folder / f"{name}-{kind}.body" for kind in texts}
-    for kind, path in paths.items():
-        path.write_bytes(texts[kind])
+def bodies(folder: Path, name: str, requests: np.ndarray) -> dict[str, Path]:
+    """The rows of each request as JSON and as .npy, in two folders of files that wrk reads."""
+    paths = {kind: folder / f"{name}-{kind}" for kind in MEDIA}
+    for path in paths.values():
+        path.mkdir()
+    for number, rows in enumerate(requests):
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        text = orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+        (paths["json"] / f"{number:04}").write_bytes(text)
+        (paths["npy"] / f"{number:04}").write_bytes(buffer.getvalue())
     return paths
 
 
@@ -195,6 +206,9 @@ def ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
     for kind in MEDIA:
         named[f"{kind} 32: all detectors / chain off"] = faster(
             f"all detectors {kind} 32", f"chain off {kind} 32"
+        )
+        named[f"{kind}, 32 rows a batch: all detectors / chain off"] = faster(
+            f"all detectors {kind} {ROWS} rows", f"chain off {kind} {ROWS} rows"
         )
         on, bare = measured[f"gateway {kind} 32"], measured["bare json 32"]
         named[f"{kind} 32: p99 gateway / bare"] = round(on.p99_ms / bare.p99_ms, 3)

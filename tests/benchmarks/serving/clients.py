@@ -29,15 +29,15 @@ SECRET = "benchmark-secret-benchmark-secret"
 
 def measure(folder: Path, total: int, seconds: float, rounds: int) -> dict[str, object]:
     """Requests a second with ``ASKING`` clients in the store and with ``total``, interleaved."""
-    from tests.benchmarks.serving.__main__ import CALIBRATION, LENET, PREDICT, bodies, digit
+    from tests.benchmarks.serving.__main__ import CALIBRATION, LENET, PREDICT, bodies, digits_of
 
-    body = bodies(folder, "clients", digit())["json"]
+    body = bodies(folder, "clients", digits_of(400)[:, None])["json"]
     model = {
         "victim": servers.torch_victim("lenet", LENET),
         "calibration": str(CALIBRATION),
         **servers.CHAIN_ON,
     }
-    memory = pack(_memory(model, digit()))
+    memory = pack(_memory(model, digits_of(10)))
     speeds: dict[str, list[float]] = {"few": [], "many": []}
     with ExitStack() as stack:
         running = {}
@@ -95,9 +95,9 @@ def _id(number: int) -> str:
     return blake2b(b"%d" % number, digest_size=16).hexdigest()
 
 
-def _memory(model: Mapping[str, object], row: np.ndarray) -> Memory:
+def _memory(model: Mapping[str, object], rows: np.ndarray) -> Memory:
     """What the chain remembers of a client after ten rows."""
     settings = Settings.model_validate({"secret": SECRET, "models": {"model": dict(model)}})
     pipeline = load_pipeline("model", settings.models["model"], settings)
-    asked = Query(["client"] * 10, torch.from_numpy(row.repeat(10, axis=0)), 0.0)
+    asked = Query(["client"] * len(rows), torch.from_numpy(rows), 0.0)
     return pipeline.run(asked, {}).memories["client"]

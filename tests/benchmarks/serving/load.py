@@ -9,15 +9,17 @@ from pathlib import Path
 
 SCRIPT = """
 local bodies, keys, n = {{}}, {{ {keys} }}, 0
-local file = io.open("{body}", "rb")
-local body = file:read("*all")
-file:close()
+for path in io.popen('ls "{bodies}"'):lines() do
+  local file = io.open("{bodies}/" .. path, "rb")
+  bodies[#bodies + 1] = file:read("*all")
+  file:close()
+end
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "{media}"
 request = function()
-  n = n % #keys + 1
-  wrk.headers["Authorization"] = "Bearer " .. keys[n]
-  return wrk.format(nil, nil, nil, body)
+  n = n + 1
+  wrk.headers["Authorization"] = "Bearer " .. keys[n % #keys + 1]
+  return wrk.format(nil, nil, nil, bodies[n % #bodies + 1])
 end
 done = function(summary, latency, requests)
   local bad = summary.errors.connect + summary.errors.read + summary.errors.write
@@ -47,12 +49,12 @@ def require_wrk() -> str:
 
 
 def drive(
-    url: str, body: Path, media: str, keys: Sequence[str], *, connections: int, seconds: float
+    url: str, bodies: Path, media: str, keys: Sequence[str], *, connections: int, seconds: float
 ) -> Measured:
-    """Post ``body`` over and over, with each of the keys in turn."""
-    script = body.with_suffix(".lua")
+    """Post each of the ``bodies``, the files of a folder, in turn, with each of the keys in turn."""
+    script = bodies.with_suffix(".lua")
     quoted = ", ".join(f'"{key}"' for key in keys)
-    script.write_text(SCRIPT.format(keys=quoted, body=body, media=media))
+    script.write_text(SCRIPT.format(keys=quoted, bodies=bodies, media=media))
     command = [
         require_wrk(),
         "-t1",
