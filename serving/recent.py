@@ -32,7 +32,8 @@ def fold(
     counts = np.array([len(rows) for rows in rows_of])  # (N,)
     starts = counts.cumsum() - counts
     order = [row for rows in rows_of for row in rows]
-    steps = np.rint(np.nan_to_num(share[order], copy=False) * FINENESS)
+    steps = np.rint(share[order] * FINENESS)
+    steps[np.isnan(steps)] = 0.0
     block = (seen + counts - 1) // BLOCK  # (N,) under way
     moved = block - (seen - 1) // BLOCK
     after = recent.copy()
