@@ -20,6 +20,8 @@ CLASSIFIER = "classifier"
 ALL = (CLASSIFIER, *get_args(Measure))
 FEW = 50
 """A class of fewer held-out rows has the threshold of all."""
+CHUNK = 64
+"""Rows that are compared with each other at once."""
 CODE = 16
 """Numbers by which two rows of a client are compared."""
 MIXED = 0.05
@@ -39,7 +41,8 @@ class Foreign(EvidenceDetector):
     A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows of the class that
     the victim names, so that a client of one hard class is not taken for a thief.
 
-    A row that is nearly the client's row before it scores 0: a burst of frames is one observation.
+    A burst of frames is one observation: rows that are nearly its first row score 0. Who sends a slow walk
+    of foreign rows leaves the first of them behind, and begins another burst.
 
     Deviations from Atli et al.: a network of one hidden layer over principal components and the
     victim's answer in place of a ResNet over pixels, foreign pictures that are made beside those
@@ -114,13 +117,26 @@ class Foreign(EvidenceDetector):
         return torch.from_numpy(flags)
 
     def initial(self) -> State:
-        return {"last": np.full(CODE, np.inf)}
+        return {"first": np.full(CODE, np.inf)}
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
+        scores = np.empty((len(rows), self.width))
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            state, scores[part] = self._watch(state, rows[part])
+        return state, scores
+
+    def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
+        """Score 0 for the rows that are near the first row of their burst."""
         flags, codes = rows[:, : self.width], rows[:, self.width :]
-        before = np.concatenate([state["last"][None], codes[:-1]])
-        again = np.square(codes - before).sum(axis=1) < self._learned.get("near.square", 0.0)
-        return {"last": codes[-1]}, np.where(again[:, None], 0.0, flags)
+        near = float(self._learned.get("near.square", 0.0))
+        others = np.concatenate([state["first"][None], codes])  # (1 + n, k)
+        alike = (np.square(codes[:, None] - others).sum(axis=2) < near).tolist()
+        first, new = 0, np.zeros((len(rows), 1), dtype=bool)
+        for row, near_to in enumerate(alike):
+            if not near_to[first]:
+                first, new[row] = row + 1, True
+        return {"first": others[first].copy()}, np.where(new, flags, 0.0)
 
     def _distance(
         self, measure: str, learned: Calibration, query: Query, prediction: Prediction

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detectors.evidence import Evidence
-from detectors.foreign import Foreign, Measure
+from detectors.foreign import CODE, Foreign, Measure
 from mantlet.data import Images
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Setup
@@ -281,3 +281,16 @@ def test_rows_that_the_classifier_takes_for_foreign_are_no_benign_traffic(
 
     with pytest.raises(CalibrationError, match=r"takes 1\d% of the benign rows for foreign: mixed"):
         detector.calibrate(query(mixed), shipped_victim.predict(mixed))
+
+
+def test_a_slow_walk_of_foreign_rows_is_no_burst() -> None:
+    """Each row is near the one before it, and not near the first: the walk is counted all along."""
+    detector = Foreign(measures=("residual",))
+    detector._learned.update({"near.square": np.array(1.0), "residual.threshold": np.zeros(1)})
+    steps = np.zeros((60, 1 + CODE))
+    steps[:, 0], steps[:, 1] = 1.0, 0.4 * np.arange(60)
+    trembling = np.zeros((60, 1 + CODE))
+    trembling[:, 0], trembling[:, 1] = 1.0, 0.4 * (np.arange(60) % 2)
+
+    assert detector.watch(detector.initial(), steps, 0.0)[1].sum() == 20
+    assert detector.watch(detector.initial(), trembling, 0.0)[1].sum() == 1
