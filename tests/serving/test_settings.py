@@ -156,7 +156,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "the first policy level 'only' must hold for everybody",
     ),
     "an alarm that a later level hides": (
-        lambda r: model(r)["policy"].append({"name": "late", "suspicion": 0.9}),
+        lambda r: model(r)["policy"].append({"name": "late", "suspicion": 0.9, "campaign": True}),
         "models.mnist",
         "policy level 'alarmed' can never count: 'late', which comes later",
     ),
