@@ -1,6 +1,7 @@
 """Foreign queries: rows that look unlike the traffic the victim was calibrated on."""
 
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -41,13 +42,15 @@ class Foreign(EvidenceDetector):
     A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows of the class that
     the victim names, so that a client of one hard class is not taken for a thief.
 
-    A burst of frames is one observation: rows that are nearly its first row score 0. Who sends a slow walk
-    of foreign rows leaves the first of them behind, and begins another burst.
+    A burst of frames is one observation: up to ``burst`` rows that are nearly its first row score 0. What is near
+    is told by a projection that only who has the gateway's secret knows, so no row can be bent to it. Who
+    sends a slow walk of foreign rows leaves the first of them behind, and begins another burst.
 
     Deviations from Atli et al.: a network of one hidden layer over principal components and the
     victim's answer in place of a ResNet over pixels, foreign pictures that are made beside those
     collected, and `detectors.evidence` in place of windows and repeated tests. What undoes it: a thief with
-    in-distribution data, whom no query-distribution detector sees.
+    in-distribution data, whom no query-distribution detector sees; a few foreign rows among many others, be
+    they honest rows or near-copies of the foreign one (a twelfth of the rows is not seen).
     """
 
     type: Literal["foreign"] = "foreign"
@@ -61,6 +64,8 @@ class Foreign(EvidenceDetector):
     """Weights of ``classifier``, relative to the config file; one score more, the first."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     """Share of held-out benign rows below the threshold."""
+    burst: PositiveInt = 50
+    """Rows of a burst that are one observation; those beyond begin another."""
     components: PositiveInt = 50
     """Principal components of ``residual``."""
 
@@ -70,6 +75,9 @@ class Foreign(EvidenceDetector):
         super().load(setup)
         if not self._learned:
             return
+        seed = blake2b(setup.secret, digest_size=32, person=b"near").digest()
+        size = len(self._learned["near.code"])
+        self._learned["near.code"] = _projection(size, np.random.default_rng(list(seed)))
         if not any(map(self._has, self._wanted)):
             raise CalibrationError(
                 f"detector '{self.name}': its calibration has none of {', '.join(self._wanted)};"
@@ -117,7 +125,7 @@ class Foreign(EvidenceDetector):
         return torch.from_numpy(flags)
 
     def initial(self) -> State:
-        return {"first": np.full(CODE, np.inf)}
+        return {"first": np.full(CODE, np.inf), "rows": np.zeros(1, np.int64)}
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
         scores = np.empty((len(rows), self.width))
@@ -132,11 +140,13 @@ class Foreign(EvidenceDetector):
         near = float(self._learned.get("near.square", 0.0))
         others = np.concatenate([state["first"][None], codes])  # (1 + n, k)
         alike = (np.square(codes[:, None] - others).sum(axis=2) < near).tolist()
-        first, new = 0, np.zeros((len(rows), 1), dtype=bool)
+        first, count, new = 0, int(state["rows"][0]), np.zeros((len(rows), 1), dtype=bool)
         for row, near_to in enumerate(alike):
-            if not near_to[first]:
-                first, new[row] = row + 1, True
-        return {"first": others[first].copy()}, np.where(new, flags, 0.0)
+            count += 1
+            if not near_to[first] or count > self.burst:
+                first, count, new[row] = row + 1, 1, True
+        after = {"first": others[first].copy(), "rows": np.array([count])}
+        return after, np.where(new, flags, 0.0)
 
     def _distance(
         self, measure: str, learned: Calibration, query: Query, prediction: Prediction
@@ -252,11 +262,15 @@ def _coded(inputs: Tensor, basis: np.ndarray) -> np.ndarray:
     return codes
 
 
+def _projection(size: int, rng: np.random.Generator) -> np.ndarray:
+    """(d, 16)"""
+    return rng.standard_normal((size, CODE)).astype(np.float32)
+
+
 def _fit_nearness(inputs: Tensor) -> dict[str, np.ndarray]:
     """A seeded projection (d, 16), and half the squared distance that 99 of 100 benign pairs exceed."""
     rng = np.random.default_rng(0)
-    size = inputs[0].numel()
-    basis = rng.standard_normal((size, CODE)).astype(np.float32)
+    basis = _projection(inputs[0].numel(), rng)
     codes = _coded(inputs, basis)
     one, other = rng.integers(0, len(codes), (2, 10_000))
     apart = np.square(codes[one] - codes[other]).sum(axis=1)[one != other]

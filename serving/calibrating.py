@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mantlet.errors import CalibrationError, ConfigError
+from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, Detector, EvidenceDetector
 from mantlet.registry import did_you_mean
 from mantlet.types import Victim
@@ -100,6 +102,12 @@ def _check(inputs: np.ndarray, victim: Victim, name: str) -> None:
         raise CalibrationError(
             f"{len(inputs)} benign rows are too few; give at least {LEAST}, better 5,000"
         )
+    different = len(np.unique(row_marks(b"", torch.from_numpy(np.ascontiguousarray(inputs)))))
+    if different < LEAST:
+        raise CalibrationError(
+            f"only {different} of the {len(inputs)} benign rows are different; give at least {LEAST},"
+            " better 5,000"
+        )
     if not np.isfinite(inputs).all():
         rows = int((~np.isfinite(inputs.reshape(len(inputs), -1))).any(axis=1).sum())
         raise CalibrationError(f"{rows} of the benign rows hold NaN or infinity; leave them out")
@@ -125,7 +133,7 @@ def _refuse_mixture(victim: Victim, detectors: Sequence[Detector], inputs: np.nd
     """Raise where one half of the rows scores, by what the other taught, more than is tolerated."""
     middle = len(inputs) // 2
     halves = {"first": inputs[:middle], "second": inputs[middle:]}
-    if middle < 2 * LEAST:
+    if middle < 5 * LEAST:
         return  # of so few rows a half teaches nothing
     for taught, asked in (("first", "second"), ("second", "first")):
         learned = calibration.learn(victim, detectors, halves[taught])

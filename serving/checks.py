@@ -1,5 +1,6 @@
 """Everything that ``serve`` would stumble over, found before it serves."""
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from serving.app import wall_clock
 from serving.keys import KeyFile
 from serving.settings import Settings
 from serving.stores import open_store
+
+CLIENT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
@@ -61,6 +64,17 @@ def _check_keys(settings: Settings, report: Report) -> None:
                 f"key {key.id} of '{key.client}': tier '{key.tier}' is not in tiers; 'default' holds"
             )
 
+    names = {key.client for key in keys}
+    for entry in (*settings.identity.allow, *settings.identity.deny):
+        if (
+            entry not in names
+            and not entry.startswith("address:")
+            and not CLIENT_ID.fullmatch(entry)
+        ):
+            report.warnings.append(
+                f"identity: '{entry}' is no client of a key, no id and no 'address:IP': it matches nobody"
+            )
+
 
 def _open_store(settings: Settings, report: Report) -> None:
     folder = settings.data_dir
@@ -89,7 +103,12 @@ def _check_model(settings: Settings, name: str, report: Report) -> None:
     model = settings.models[name]
     with _warnings_to(report, f"models.{name}"):
         try:
-            build.load_pipeline(name, model, settings)
+            pipeline = build.load_pipeline(name, model, settings)
+            deaf = [lv.name for lv in model.policy if lv.suspicion or lv.alarm]
+            if deaf and not pipeline.fold.enforcing:
+                report.warnings.append(
+                    f"models.{name}.policy: no detector enforces, so level '{deaf[0]}' never holds"
+                )
         except VictimError as error:
             report.warnings.append(f"models.{name}.victim: {error}; serve waits until it answers")
         except MantletError as error:

@@ -37,7 +37,7 @@ ATTEMPTS = 20
 STANDINGS = 100_000
 """Clients whose standing is kept at hand."""
 RECHECK_S = 1.0
-"""How long a refusal is believed before it is read anew."""
+"""How long a refusal, or a level that is not the first, is believed before it is read anew."""
 STAGES = ("predict", "score", "respond", "store")
 
 
@@ -103,8 +103,8 @@ class Gateway:
         try:
             now = self._clock()
             standing, known_at = self._standings.get(client.id, (None, now))
-            # a refusal may have been lifted elsewhere
-            if standing is None or (standing.denied_until > now and now > known_at + RECHECK_S):
+            # what is not the first level may have been lifted elsewhere
+            if standing is None or (standing.punished and now > known_at + RECHECK_S):
                 standing = await asyncio.get_running_loop().run_in_executor(
                     None, self._standing, client.id
                 )

@@ -19,8 +19,8 @@ BY = "admin port"
 class Change(BaseModel):
     """What an operator decides about a client; what is not given stays as it is.
 
-    ``unban`` says that the client is honest: refusal, alarms and evidence are gone, the count of its rows
-    stays. ``acknowledge`` notes that somebody has looked. ``level`` names the level of the policy at
+    ``unban`` says that the client is honest: refusal, alarms, evidence and a level set by hand are gone, the
+    count of its rows stays. ``acknowledge`` notes that somebody has looked. ``level`` names the level of the policy at
     which it is treated whatever the detectors say; ``null`` takes that back. ``tier`` is given to all of
     the client's keys.
     """
@@ -104,7 +104,7 @@ def _change_at(service: Service, gateway: Gateway, who: Client, wanted: Change) 
 
 
 def _forgiven(memory: Memory) -> Memory:
-    """Without alarms, evidence, refusal and what detectors remember; the count of rows stays."""
+    """Without alarms, evidence, refusal, decisions and what detectors remember; the count of rows stays."""
     kept = {HISTORY: memory[HISTORY]} if HISTORY in memory else {}
     rows = np.array([rows_before(memory), 0], dtype=np.int64)
     return {**kept, EVIDENCE: {"wealth": np.zeros((0, 0)), "rows": rows}}

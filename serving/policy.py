@@ -37,6 +37,7 @@ def _rate(value: object) -> str:
 
 RateText = Annotated[str, BeforeValidator(_rate)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Some = Annotated[float, Field(gt=0, le=1)]
 
 
 class Level(BaseModel):
@@ -58,7 +59,7 @@ class Level(BaseModel):
     """It holds once the client was found to be part of a campaign."""
     rows: PositiveInt | None = None
     """It holds once the client has asked for that many rows in its life."""
-    signals: Mapping[str, Share] = {}
+    signals: Mapping[str, Some] = {}
     """It holds once the suspicion of a named detector, enforcing or not, has reached its number."""
     tiers: tuple[str, ...] = ()
     """The tiers it is for; all where none is named."""
@@ -280,14 +281,14 @@ def _hides(later: Level, level: Level) -> bool:
         return True
     if level.unconditional:
         return False
-    # suspicion is 1 at an alarm, so a suspicion holds whenever an alarm does
+    # suspicion is 1 at an alarm and only there, so a suspicion holds whenever an alarm does
     by_suspicion = later.suspicion is not None and (
         level.suspicion is None or later.suspicion <= level.suspicion
     )
     return (
         (
             by_suspicion
-            or (later.alarm and level.suspicion is None)
+            or (later.alarm and (level.suspicion is None or level.suspicion >= 1))
             or not (level.suspicion or level.alarm)
         )
         and (later.campaign or not level.campaign)

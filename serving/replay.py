@@ -14,10 +14,10 @@ from mantlet.errors import ConfigError
 from mantlet.types import Query, Signal
 from serving.events.chain import Chain
 from serving.events.jsonl import JsonlFile
-from serving.events.kinds import ANY_EVENT, Judged
+from serving.events.kinds import ANY_EVENT, Judged, Unban
 from serving.events.sqlite import SqliteFile
 from serving.folding import CAMPAIGN, Folded, Memory
-from serving.policy import Decision, Level, Policy, check_levels, end_of_refusal
+from serving.policy import ALLOWED, Decision, Level, Policy, check_levels, end_of_refusal
 from serving.settings import load
 
 COUNTS = "(all that enforce)"
@@ -82,6 +82,10 @@ def replay(events: Path, policy: Path) -> list[Treated]:
     treated: dict[tuple[str, str], Treated] = {}
     memories: dict[tuple[str, str], Memory] = {}
     for at, event in _judgements(events):
+        if isinstance(event, Unban):
+            for known in [key for key in memories if key[0] == event.client]:
+                del memories[known]
+            continue
         if event.model not in policies:
             policies[event.model] = Policy(levels_of(policy, event.model))
         key = event.client, event.model
@@ -93,6 +97,8 @@ def replay(events: Path, policy: Path) -> list[Treated]:
         if decision.denied[0]:
             one.would_deny_until = end_of_refusal(memories[key])
         told = getattr(event, "after", None) or getattr(event, "level", None)
+        if event.shadow:  # whatever was decided, nothing was done
+            told = "(as at first)"
         if told is not None:
             _note(one.was, told)
 
@@ -120,7 +126,8 @@ def _decide(policy: Policy, event: Judged, at: float, memory: Memory) -> Decisio
             signals.setdefault(name, _signal(0.0, False))
     row = {event.client: [0]}
     folded = Folded(row, np.array([event.rows]), signals, {event.client: dict(memory)})
-    query = Query([event.client], torch.zeros(1), at, [event.tier])
+    tier = ALLOWED if event.allowed else event.tier
+    query = Query([event.client], torch.zeros(1), at, [tier])
     return policy.decide(query, folded, [COUNTS])
 
 
@@ -128,8 +135,8 @@ def _signal(suspicion: float, alarm: bool) -> Signal:
     return Signal(torch.tensor([suspicion]), torch.tensor([alarm]), COUNTS)
 
 
-def _judgements(path: Path) -> Iterator[tuple[float, Judged]]:
-    """The events of a log that tell how a client stood, with their times."""
+def _judgements(path: Path) -> Iterator[tuple[float, Judged | Unban]]:
+    """The events of a log that tell how a client stood, or stands no more, with their times."""
     if not path.is_file():
         raise ConfigError(f"events '{path}': no such file; give the log that the gateway wrote")
     with path.open("rb") as file:
@@ -145,5 +152,5 @@ def _judgements(path: Path) -> Iterator[tuple[float, Judged]]:
             raise ConfigError(
                 f"events '{path}': record {number} cannot be read; run: mantlet events verify CONFIG"
             ) from error
-        if isinstance(event, Judged):
+        if isinstance(event, (Judged, Unban)):
             yield at, event

@@ -72,4 +72,5 @@ class Reporter:
             "campaign": now.campaign,
             "progress": now.progress,
             "shadow": self._pipeline.policy.shadow or client.judged_as == ALLOWED,
+            "allowed": client.judged_as == ALLOWED,
         }

@@ -257,7 +257,14 @@ class Settings(Section):
             raise ValueError(
                 f"admin.host '{self.admin.host}' can be reached from elsewhere; set admin.token"
             )
-        for name in self.models:
+        for name, model in self.models.items():
+            for level in model.policy:
+                for tier in level.tiers:
+                    if tier not in self.tiers:
+                        raise ValueError(
+                            f"models.{name}: policy level '{level.name}' is for tier '{tier}', which is"
+                            f" not in 'tiers'; {registry.did_you_mean(tier, self.tiers)}"
+                        )
             if not name or any(c in name for c in "/:?#% "):
                 raise ValueError(
                     f"model name '{name}' does not fit into a path; use a-z, 0-9, - _ ."

@@ -31,6 +31,7 @@ class Standing:
     denied_until: float
     override: str | None
     acknowledged: bool
+    punished: bool
 
 
 def standing_of(memory: Memory, pipeline: Pipeline) -> Standing:
@@ -63,4 +64,5 @@ def standing_of(memory: Memory, pipeline: Pipeline) -> Standing:
         denied_until=end_of_refusal(memory),
         override=override(state) or None,
         acknowledged="acknowledged" in state,
+        punished=level > 0 or end_of_refusal(memory) > 0,
     )

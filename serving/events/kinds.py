@@ -94,6 +94,8 @@ class Judged(Seen, Subject):
     """How far the model is extracted, as far as that is known."""
     shadow: bool = False
     """Whether this was only decided, and nothing was done."""
+    allowed: bool = False
+    """Whether the client is on the allow list."""
 
 
 class Alarm(Judged):

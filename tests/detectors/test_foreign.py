@@ -293,4 +293,19 @@ def test_a_slow_walk_of_foreign_rows_is_no_burst() -> None:
     trembling[:, 0], trembling[:, 1] = 1.0, 0.4 * (np.arange(60) % 2)
 
     assert detector.watch(detector.initial(), steps, 0.0)[1].sum() == 20
-    assert detector.watch(detector.initial(), trembling, 0.0)[1].sum() == 1
+    assert detector.watch(detector.initial(), trembling[:50], 0.0)[1].sum() == 1
+    assert detector.watch(detector.initial(), trembling, 0.0)[1].sum() == 2  # it is a long one
+
+
+def test_what_is_near_is_told_by_a_projection_that_only_the_secret_gives() -> None:
+    """Else a thief could bend every row to the code of the one before it."""
+    size = 28 * 28
+    learned = {"near.code": np.zeros((size, CODE)), "residual.threshold": np.zeros(1)}
+    codes = []
+    for secret in (b"one", b"one", b"other"):
+        detector = Foreign(measures=("residual",))
+        detector.load(Setup(SETUP.device, secret, learned))
+        codes.append(detector._learned["near.code"])
+
+    assert np.array_equal(codes[0], codes[1])
+    assert abs(np.corrcoef(codes[0].ravel(), codes[2].ravel())[0, 1]) < 0.1

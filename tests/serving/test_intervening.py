@@ -1,5 +1,6 @@
 """What an operator decides: it is done at once, kept, recorded, and refused when it makes no sense."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from mantlet.errors import RequestError
 from serving import oversight
 from serving.events.kinds import EventKind, Override, Unban
+from serving.gateway import Gateway
 from serving.intervening import Change, change
 from serving.policy import Level
 from serving.service import Service
@@ -156,3 +158,46 @@ def test_an_address_has_no_tier_of_its_own(tmp_path: Path) -> None:
         change(ready, who.id, Change(tier="default"))
 
     assert refused.value.status == 409
+
+
+def test_a_decision_about_one_model_leaves_the_others(watched: Service) -> None:
+    client = ask(watched, "honest", 0.0, 4)
+    first = watched.gateways["mnist"]
+    other = Gateway(
+        "other",
+        first.pipeline,
+        watched.store,
+        watched.admission,
+        queue=first.queue,
+        clock=watched.clock,
+        metrics=watched.metrics,
+        events=watched.events,
+    )
+    watched.gateways["other"] = other
+    other.amend(client, lambda memory: first.memory_of(client))
+    change(watched, client, Change(model="other", level="watched"))
+    levels = {
+        entry["model"]: entry["override"]
+        for entry in oversight.client(watched, client)["models"]  # type: ignore[attr-defined]
+    }
+
+    assert levels == {"mnist": None, "other": "watched"}
+
+
+def test_who_was_forgiven_elsewhere_is_treated_so_here_within_a_second(watched: Service) -> None:
+    """Another process changed the memory: what this one keeps at hand is read anew."""
+    client = ask(watched, "honest", 0.0, 4)
+    change(watched, client, Change(level="banned"))
+    with pytest.raises(RequestError):
+        ask(watched, "honest", 0.0, 1)
+    gateway = watched.gateways["mnist"]
+    kept = dict(gateway._standings)
+    gateway.amend(client, lambda memory: {"evidence": memory["evidence"]})
+    gateway._standings.update(kept)
+    who = watched.admission.known()[client]
+    with pytest.raises(RequestError):
+        asyncio.run(gateway.admit(who))
+    watched.clock.now += 2  # type: ignore[attr-defined]
+
+    asyncio.run(gateway.admit(who))
+    assert not gateway._standings[client][0].punished

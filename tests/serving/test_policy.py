@@ -514,7 +514,6 @@ GOOD: dict[str, tuple[Level, ...]] = {
     ),
     "a tier at once": (FIRST, Level(name="trial", tiers=("trial",)), LEVELS[3]),
     "rows after alarm": (FIRST, LEVELS[3], Level(name="much", rows=10**6)),
-    "an alarm after suspicion 1": (FIRST, Level(name="s", suspicion=1.0), LEVELS[3]),
     "one signal after another": (
         FIRST,
         Level(name="a", signals={"rate": 0.5}),

@@ -116,3 +116,29 @@ def test_events_that_judge_nobody_are_passed_over(tmp_path: Path) -> None:
     ready.events.close()
 
     assert replay(tmp_path / "events.jsonl", SHIPPED) == []
+
+
+def test_what_was_only_decided_is_not_told_as_done(tmp_path: Path) -> None:
+    """In shadow mode everybody was treated as at first; the other policy would be in force."""
+    ready = service(tmp_path, identity={"open": False})
+    levels = (Level(name="normal"), Level(name="late", alarm=True))
+    load(ready, detectors=[bright()], levels=levels, shadow=True)
+    ask(ready, "thief", 1.0, 16)
+    ready.close()
+    same = "policy:\n- {name: normal}\n- {name: late, alarm: true}\n"
+    [thief] = replay(tmp_path / "events.jsonl", policy(tmp_path, same))
+
+    assert thief.was == ["(as at first)"]
+    assert thief.would == ["late"]
+
+
+def test_clients_on_the_allow_list_are_replayed_as_such(tmp_path: Path) -> None:
+    ready = service(tmp_path, identity={"open": False, "allow": ["thief"]})
+    load(ready, detectors=[bright()], levels=(Level(name="normal"), Level(name="late", alarm=True)))
+    ask(ready, "thief", 1.0, 16)
+    ready.close()
+    strict = "policy:\n- {name: normal}\n- {name: out, alarm: true, deny_s: 60}\n"
+    [thief] = replay(tmp_path / "events.jsonl", policy(tmp_path, strict))
+
+    assert thief.would == ["normal"]
+    assert thief.would_deny_until is None
