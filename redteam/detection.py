@@ -165,7 +165,12 @@ def _settings(
     shipped = settings.load(DEFAULT, ["secret=the secret of the bench"])
     model = shipped.models["mnist"].model_copy(update={"defenses": (), "policy": LEVELS})
     if victim != "mnist":
-        model = model.model_copy(update={"victim": _trained(bench, victim), "calibration": None})
+        own_files = {"classifier", "curve"}  # made for the shipped model: another goes without
+        general = tuple(
+            type(d).model_validate(d.model_dump(exclude=own_files)) for d in model.detectors
+        )
+        changes = {"victim": _trained(bench, victim), "calibration": None, "detectors": general}
+        model = model.model_copy(update=changes)
     if chosen:
         known = detectors.known()
         others = tuple(known[one["type"]].model_validate(one) for one in chosen)
