@@ -29,10 +29,10 @@ from mantlet import architectures
 from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
 from serving.app import routes
-from serving.cli import app
-from serving.events.kinds import Closed, Event, Opinion
 from serving.campaigns import Search
+from serving.cli import app
 from serving.drift import Watch
+from serving.events.kinds import Closed, Event, Opinion
 from serving.events.webhook import Webhook
 from serving.metrics import Metrics
 from serving.openapi import document
