@@ -48,11 +48,10 @@ class Coverage(ThresholdDetector):
 
     needs_calibration = True
     measures_progress = True
-    _learned: dict[str, np.ndarray] = PrivateAttr(default_factory=dict)
     _curves: list[tuple[np.ndarray, np.ndarray]] = PrivateAttr(default_factory=list)
 
     def load(self, setup: Setup) -> None:
-        self._learned.update(setup.calibration or {})
+        super().load(setup)
         if self._learned and self._learned["normals"].shape[1] != self.planes:
             raise CalibrationError(
                 f"detector '{self.name}': its calibration has {self._learned['normals'].shape[1]}"

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from detectors.recall import codes_of, empty, projection, recall, runs
+from detectors.recall import codes_of, empty, in_parts, projection, recall, runs
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, EvidenceDetector
 from mantlet.types import Prediction, Query, State
@@ -87,13 +87,9 @@ class Distances(EvidenceDetector):
         )
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
-        flags = np.zeros((len(rows), 1))
         if not self._learned:
-            return state, flags
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            state, flags[part] = self._watch(state, rows[part])
-        return state, flags
+            return state, np.zeros((len(rows), 1))
+        return in_parts(self._watch, state, rows, width=1, size=CHUNK)
 
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
         label = rows[:, 0].astype(np.int64)

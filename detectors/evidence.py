@@ -76,8 +76,6 @@ class Evidence:
         gain = (scores - tolerated) / tolerated
         gain[np.isnan(gain)] = 0.0
         factor = 1.0 + gain[:, :, None] * self._grid  # (B, F, K)
-        if len(rows_of) == 1:
-            return self._fold_one(wealth[0], int(seen[0]), factor)
         trail = np.empty_like(factor)
         # the n-th rows of all clients that have so many are one step; the longest come first
         order = sorted(range(len(rows_of)), key=lambda n: -len(rows_of[n]))
@@ -96,19 +94,6 @@ class Evidence:
         after = np.empty_like(now)
         after[order] = now
         return after, trail
-
-    def _fold_one(
-        self, wealth: np.ndarray, seen: int, factor: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The same for one client, to whom all rows belong; it needs no order and no lists."""
-        now, trail = wealth.copy(), np.empty_like(factor)
-        for row in range(len(factor)):
-            t = seen + row + 1
-            now += 1.0 / (t * (t + 1.0))
-            now *= factor[row]
-            np.minimum(now, CEILING, out=now)
-            trail[row] = now
-        return now[None], trail
 
     def suspicion(self, trail: np.ndarray) -> np.ndarray:
         """(B, 1 + D) in [0, 1] from (B, F, K) wealth: of all detectors together, then of each.

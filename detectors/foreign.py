@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, PositiveInt, PrivateAttr
 from torch import Tensor
 
+from detectors.recall import in_parts
 from mantlet import weights
 from mantlet.errors import CalibrationError
 from mantlet.foreignness import Foreignness
@@ -76,7 +77,7 @@ class Foreign(EvidenceDetector):
         if not self._learned:
             return
         seed = blake2b(setup.secret, digest_size=32, person=b"near").digest()
-        size = len(self._learned["near.code"])
+        size = int(self._learned["near.size"])
         self._learned["near.code"] = _projection(size, np.random.default_rng(list(seed)))
         if not any(map(self._has, self._wanted)):
             raise CalibrationError(
@@ -128,11 +129,7 @@ class Foreign(EvidenceDetector):
         return {"first": np.full(CODE, np.inf), "rows": np.zeros(1, np.int64)}
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
-        scores = np.empty((len(rows), self.width))
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            state, scores[part] = self._watch(state, rows[part])
-        return state, scores
+        return in_parts(self._watch, state, rows, width=self.width, size=CHUNK)
 
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
         """Score 0 for the rows that are near the first row of their burst."""
@@ -268,13 +265,14 @@ def _projection(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _fit_nearness(inputs: Tensor) -> dict[str, np.ndarray]:
-    """A seeded projection (d, 16), and half the squared distance that 99 of 100 benign pairs exceed."""
+    """Numbers of a row, and half the squared distance that 99 of 100 benign pairs exceed, projected."""
     rng = np.random.default_rng(0)
-    basis = _projection(inputs[0].numel(), rng)
+    size = inputs[0].numel()
+    basis = _projection(size, rng)
     codes = _coded(inputs, basis)
     one, other = rng.integers(0, len(codes), (2, 10_000))
     apart = np.square(codes[one] - codes[other]).sum(axis=1)[one != other]
-    return {"near.code": basis, "near.square": np.quantile(apart, 0.01) / 2}
+    return {"near.size": np.array(size), "near.square": np.quantile(apart, 0.01) / 2}
 
 
 def _fit_residual(inputs: Tensor, components: int) -> dict[str, np.ndarray]:

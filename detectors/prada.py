@@ -1,7 +1,6 @@
 """PRADA: are the distances between a client's rows as normally distributed as those of honest rows?"""
 
 import math
-from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from detectors.recall import projection
 from mantlet.errors import CalibrationError
-from mantlet.plugin import Calibration, Setup, ThresholdDetector
+from mantlet.plugin import Calibration, ThresholdDetector
 from mantlet.types import Prediction, Query, State
 
 CLIENTS = 10
@@ -74,10 +73,6 @@ class Prada(ThresholdDetector):
 
     needs_calibration: ClassVar[bool] = True
 
-    @cached_property
-    def _learned(self) -> dict[str, np.ndarray]:
-        return {}
-
     @property
     def enforces(self) -> bool:
         return self._delta is not None
@@ -87,9 +82,6 @@ class Prada(ThresholdDetector):
         if self.delta is None and "delta" in self._learned:
             return float(self._learned["delta"])
         return self.delta
-
-    def load(self, setup: Setup) -> None:
-        self._learned.update(setup.calibration or {})
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, 1 + k): the predicted class, and the row where distances are taken."""

@@ -1,6 +1,6 @@
 """What detectors remember of a client's rows: short codes in a fixed number of slots, and how near they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -47,6 +47,22 @@ def empty(slots: int, dimensions: int) -> dict[str, np.ndarray]:
         "tags": np.zeros(slots, np.uint32),
         "born": np.zeros(slots, np.uint32),
     }
+
+
+def in_parts(
+    fold: Callable[[State, np.ndarray], tuple[State, np.ndarray]],
+    state: State,
+    rows: np.ndarray,
+    *,
+    width: int,
+    size: int,
+) -> tuple[State, np.ndarray]:
+    """Fold (n, F) rows ``size`` at a time, so that those compared with each other are few; scores (n, width)."""
+    scores = np.empty((len(rows), width))
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        state, scores[part] = fold(state, rows[part])
+    return state, scores
 
 
 def recall(

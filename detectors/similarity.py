@@ -1,14 +1,13 @@
 """Similar queries: rows nearer to the client's own earlier rows than honest traffic ever is."""
 
-from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from detectors.recall import codes_of, empty, projection, recall, runs
+from detectors.recall import codes_of, empty, in_parts, projection, recall, runs
 from mantlet.errors import CalibrationError
 from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, EvidenceDetector, Setup
@@ -67,22 +66,19 @@ class Similarity(EvidenceDetector):
     """Of the random projection."""
 
     columns: ClassVar[int] = 2
+    # marks are keyed, so that nobody makes new rows look like retries
+    _secret: bytes = PrivateAttr(b"")
 
     def load(self, setup: Setup) -> None:
         super().load(setup)
-        self._keys.append(setup.secret)
-
-    @cached_property
-    def _keys(self) -> list[bytes]:
-        """Marks are keyed, so that nobody makes new rows look like retries; the last key counts."""
-        return [b""]
+        self._secret = setup.secret
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, 3 + k): class, two halves of a keyed mark, and the projected row; judged in ``watch``."""
         flat = query.inputs.reshape(len(query.inputs), -1).numpy()
         scores = np.zeros((len(flat), 3 + self.dimensions), np.float32)
         scores[:, 0] = _label(prediction)
-        scores[:, 1:3] = np.stack(divmod(row_marks(self._keys[-1], query.inputs), 1 << 16), axis=1)
+        scores[:, 1:3] = np.stack(divmod(row_marks(self._secret, query.inputs), 1 << 16), axis=1)
         if self._learned:
             scores[:, 3:] = flat @ self._learned["basis"] - self._learned["centre"]
         return torch.from_numpy(scores)
@@ -96,13 +92,9 @@ class Similarity(EvidenceDetector):
         return state.keys() == self._fields and state["codes"].shape == size
 
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
-        flags = np.zeros((len(rows), 2))
         if not self._learned:
-            return state, flags
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            state, flags[part] = self._watch(state, rows[part])
-        return state, flags
+            return state, np.zeros((len(rows), 2))
+        return in_parts(self._watch, state, rows, width=2, size=CHUNK)
 
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
         first, run = int(state["rows"][0]) + 1, int(state["rows"][1])

@@ -1,6 +1,5 @@
 """A sketch of every client's rows, by which campaigns of many accounts are found; it never alarms itself."""
 
-from functools import cached_property
 from typing import Annotated, Literal
 from zlib import crc32
 
@@ -53,12 +52,8 @@ class Sketch(ThresholdDetector):
 
     needs_calibration = True
 
-    @cached_property
-    def _learned(self) -> dict[str, np.ndarray]:
-        return {}
-
     def load(self, setup: Setup) -> None:
-        self._learned.update(setup.calibration or {})
+        super().load(setup)
         if self._learned:
             basis = self._learned["basis"]
             if basis.shape[1] > self.dimensions:

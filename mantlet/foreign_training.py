@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image, ImageFilter
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mantlet import architectures, weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.foreignness import LIMIT, Foreignness, described
-from mantlet.training import Progress, batches
+from mantlet.training import Progress, batches, read_recipe
 from mantlet.types import Kind, Prediction
 
 FALSE_ALARMS = 0.05
@@ -63,14 +63,7 @@ class ForeignRecipe(BaseModel):
     @classmethod
     def load(cls, path: Path) -> "ForeignRecipe":
         """Read a YAML recipe; paths are relative to the file."""
-        try:
-            recipe = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"recipe '{path}' cannot be read: {error}") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"recipe '{path}': {field}: {first['msg']}") from error
+        recipe = read_recipe(cls, path)
         victim = recipe.victim
         if victim is not None:
             victim = victim.model_copy(update={"weights": path.parent / victim.weights})
@@ -116,17 +109,7 @@ def fit(
 
     Of each foreign family every tenth row is held out. ``unseen`` families are reported and never trained on.
     """
-    if not foreign:
-        raise ConfigError("foreign pictures are missing; give --foreign FILE, once for each family")
-    if len(own.x) <= recipe.holdout + recipe.rows // 100:
-        raise ConfigError(
-            f"{len(own.x)} rows less {recipe.holdout} held out are too few; lower holdout"
-        )
-    for family, pictures in [*foreign.items(), *unseen.items()]:
-        if pictures.x.shape[1:] != own.x.shape[1:]:
-            raise ConfigError(
-                f"'{family}' has pictures of {pictures.x.shape[1:]}, the data of {own.x.shape[1:]}"
-            )
+    _check(recipe, own, foreign, unseen)
     rng = np.random.default_rng(recipe.seed)
     ours = _as_bytes(_drawn(own.x[: -recipe.holdout], recipe.rows, rng))
     share = (1 - recipe.made) / len(foreign)
@@ -152,6 +135,23 @@ def fit(
         accuracy=float(((benign <= 0).mean() + (known > 0).mean()) / 2),
         caught={family: float((odds > threshold).mean()) for family, odds in judged.items()},
     )
+
+
+def _check(
+    recipe: ForeignRecipe, own: Images, foreign: Mapping[str, Images], unseen: Mapping[str, Images]
+) -> None:
+    """Raise `ConfigError` for pictures that are missing, too few or of another shape."""
+    if not foreign:
+        raise ConfigError("foreign pictures are missing; give --foreign FILE, once for each family")
+    if len(own.x) <= recipe.holdout + recipe.rows // 100:
+        raise ConfigError(
+            f"{len(own.x)} rows less {recipe.holdout} held out are too few; lower holdout"
+        )
+    for family, pictures in [*foreign.items(), *unseen.items()]:
+        if pictures.x.shape[1:] != own.x.shape[1:]:
+            raise ConfigError(
+                f"'{family}' has pictures of {pictures.x.shape[1:]}, the data of {own.x.shape[1:]}"
+            )
 
 
 class _Looker:

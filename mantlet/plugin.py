@@ -110,6 +110,14 @@ class Detector(Plugin, ABC):
 
     needs_calibration: ClassVar[bool] = False
 
+    @cached_property
+    def _learned(self) -> dict[str, np.ndarray]:
+        """The calibration. Not a private attribute of pydantic: those are slow to read."""
+        return {}
+
+    def load(self, setup: Setup) -> None:
+        self._learned.update(setup.calibration or {})
+
     @abstractmethod
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, F) float scores of the rows."""
@@ -165,18 +173,10 @@ class EvidenceDetector(Detector):
     columns: ClassVar[int] = 1
     """Scores a row (G); a detector whose settings decide it overrides ``width``."""
 
-    @cached_property
-    def _learned(self) -> dict[str, np.ndarray]:
-        """The calibration. Not a private attribute of pydantic: those are slow to read."""
-        return {}
-
     @property
     def width(self) -> int:
         """Scores a row (G)."""
         return self.columns
-
-    def load(self, setup: Setup) -> None:
-        self._learned.update(setup.calibration or {})
 
     @property
     def enforces(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from mantlet import architectures
 from mantlet.data import Images
 from mantlet.errors import ConfigError
+
+R = TypeVar("R", bound=BaseModel)
 
 
 class Recipe(BaseModel):
@@ -41,15 +43,20 @@ class Recipe(BaseModel):
     @classmethod
     def load(cls, path: Path) -> "Recipe":
         """Read a YAML recipe; ``output`` is relative to the file."""
-        try:
-            recipe = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"recipe '{path}' cannot be read: {error}") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(f"recipe '{path}': {field}: {first['msg']}") from error
+        recipe = read_recipe(cls, path)
         return recipe.model_copy(update={"output": path.parent / recipe.output})
+
+
+def read_recipe(kind: type[R], path: Path) -> R:
+    """A recipe of that kind from a YAML file, its paths as they stand there; raises `ConfigError`."""
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"recipe '{path}' cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"recipe '{path}': {field}: {first['msg']}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,11 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
     keys = KeyFile(keys_path(settings))
     keys.all()
     metrics = Metrics()
-    events = _events(settings, clock, metrics)
+    sender = None
+    if settings.webhook:
+        sender = Sender(settings.webhook, clock, metrics.webhook_failures.inc)
+    events = open_events(settings, clock, metrics=metrics, sender=sender)
+    events.begin()
     store = open_store(
         settings.store, folder=settings.data_dir, remember_s=settings.remember_s, clock=clock
     )
@@ -92,17 +96,15 @@ def build_service(settings: Settings, clock: Callable[[], float]) -> Service:
     return Service(settings, store, admission, events, clock, metrics)
 
 
-def open_events(settings: Settings, clock: Callable[[], float]) -> EventLog:
-    """The log of events, for commands: it is not touched before it is used, and nobody else is told."""
-    secret = secret_of(settings)
-    return EventLog.open(settings.events, folder=settings.data_dir, secret=secret, clock=clock)
-
-
-def _events(settings: Settings, clock: Callable[[], float], metrics: Metrics) -> EventLog:
-    sender = None
-    if settings.webhook:
-        sender = Sender(settings.webhook, clock, metrics.webhook_failures.inc)
-    events = EventLog.open(
+def open_events(
+    settings: Settings,
+    clock: Callable[[], float],
+    *,
+    metrics: Metrics | None = None,
+    sender: Sender | None = None,
+) -> EventLog:
+    """The log of events. Commands give no metrics and no sender: nobody else is told of what they write."""
+    return EventLog.open(
         settings.events,
         folder=settings.data_dir,
         secret=secret_of(settings),
@@ -110,8 +112,6 @@ def _events(settings: Settings, clock: Callable[[], float], metrics: Metrics) ->
         metrics=metrics,
         sender=sender,
     )
-    events.begin()
-    return events
 
 
 def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:

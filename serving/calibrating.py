@@ -10,10 +10,9 @@ import torch
 from mantlet.errors import CalibrationError, ConfigError
 from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, Detector, EvidenceDetector
-from mantlet.registry import did_you_mean
 from mantlet.types import Victim
 from serving import build, calibration
-from serving.settings import Model, Settings, require_tier
+from serving.settings import Model, Settings, require_model, require_tier
 
 LEAST = 200
 """Rows under which nothing can be said of honest clients."""
@@ -82,8 +81,7 @@ def _named(settings: Settings, name: str) -> tuple[str, Model, Path]:
             f"the config has models {', '.join(settings.models)}; name one with --model"
         )
     name = name or next(iter(settings.models))
-    if name not in settings.models:
-        raise ConfigError(f"model '{name}' is unknown; {did_you_mean(name, settings.models)}")
+    require_model(settings, name)
     model = settings.models[name]
     if model.calibration is None:
         raise ConfigError(f"models.{name}.calibration is not set; name the file to write there")

@@ -30,7 +30,7 @@ from serving.policy import ALLOWED, Level
 from serving.reporting import Reporter
 from serving.settings import Queue
 from serving.standing import Standing, standing_of
-from serving.stores.base import Entry, Store
+from serving.stores.base import Entry, Store, key_of, remembered
 
 log = structlog.get_logger(__name__)
 ATTEMPTS = 20
@@ -116,9 +116,7 @@ class Gateway:
 
     def _standing(self, client: str) -> Standing:
         """How a client stands, from the store: a refusal survives a restart."""
-        key = self._key(client)
-        entry = self.store.load_many([key], self._clock())[key]
-        return self._keep(client, standing_of(entry.memory, self.pipeline))
+        return self._keep(client, standing_of(self.memory_of(client), self.pipeline))
 
     def _keep(self, client: str, standing: Standing) -> Standing:
         if len(self._standings) >= STANDINGS:
@@ -253,7 +251,7 @@ class Gateway:
         raise StoreError(f"lost the race for {len(lost)} clients {ATTEMPTS} times")
 
     def _key(self, client: str) -> str:
-        return f"{self.name}/{client}"
+        return key_of(self.name, client)
 
     def memory_of(self, client: str) -> Memory:
         """What is remembered of a client; nothing of one that never asked."""
@@ -262,10 +260,7 @@ class Gateway:
 
     def remembered(self) -> Iterator[tuple[str, Memory]]:
         """Every client that is remembered."""
-        prefix = self._key("")
-        for key, entry in self.store.scan(prefix):
-            if entry.memory:
-                yield key.removeprefix(prefix), entry.memory
+        return remembered(self.store, self.name)
 
     def amend(self, client: str, change: Callable[[Memory], Memory]) -> Memory:
         """Change what is remembered of a client, against batches that do so too; returns what it was."""

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 from mantlet.errors import RequestError
 from serving.admission import Client
-from serving.folding import ALARMS, CAMPAIGN, HEARD, HISTORY, Memory, rows_before
+from serving.folding import ALARMS, CAMPAIGN, HISTORY, Memory, rows_before
 from serving.gateway import Gateway
 from serving.service import Service
-from serving.standing import standing_of
+from serving.standing import highest, standing_of, suspicions_of
 
 Fields = dict[str, object]
 
@@ -23,8 +23,9 @@ def clients(service: Service, *, model: str | None, limit: int, offset: int) -> 
         for gateway in gateways(service, model):
             for client_id, memory in gateway.remembered():
                 total += 1
+                fold = gateway.pipeline.fold  # read without the rest: a page is chosen from all
                 yield (
-                    _suspicion(gateway, memory),
+                    highest(suspicions_of(memory, fold), fold),
                     rows_before(memory),
                     client_id,
                     gateway,
@@ -80,17 +81,6 @@ def unknown(client_id: str) -> RequestError:
     """No model remembers the client."""
     return RequestError(
         404, f"client '{client_id[:80]}' is not known; GET /clients lists those that are"
-    )
-
-
-def _suspicion(gateway: Gateway, memory: Memory) -> float:
-    """That of `standing_of`, read without the rest: a page is chosen from all that are remembered."""
-    fold = gateway.pipeline.fold
-    heard = memory[HEARD]["suspicion"].tolist() if HEARD in memory else []
-    if len(heard) != len(fold.names):
-        return 0.0
-    return max(
-        (s for n, s in zip(fold.names, heard, strict=True) if n in fold.enforcing), default=0.0
     )
 
 

@@ -29,16 +29,6 @@ def fold(
 
     ``recent`` (N, 2, F + 1) and ``seen`` (N,) rows before; ``rows_of[n]`` are client n's rows, in order.
     """
-    if (
-        len(rows_of) == 1
-        and (int(seen[0]) + len(share) - 1) // BLOCK == (int(seen[0]) - 1) // BLOCK
-    ):
-        steps = np.rint(share * FINENESS)
-        steps[np.isnan(steps)] = 0.0
-        after = recent.copy()
-        after[0, 1, :-1] += steps.sum(axis=0)  # whole numbers: in any order the same
-        after[0, 1, -1] = at
-        return after
     counts = np.array([len(rows) for rows in rows_of])  # (N,)
     starts = counts.cumsum() - counts
     order = [row for rows in rows_of for row in rows]

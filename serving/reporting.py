@@ -1,6 +1,7 @@
 """What is told of a batch: alarms, changes of level and refusals go to the event log, the log and the metrics."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import structlog
 from prometheus_client import Counter
@@ -34,26 +35,32 @@ class Reporter:
             return None
         was, now = standing_of(before, self._pipeline), standing_of(after, self._pipeline)
         new = sorted(after.get(ALARMS, {}).keys() - before.get(ALARMS, {}).keys() - {CAMPAIGN})
-        for event in self._events_of(client, was, now, new, at):
+        moved = before.get(HISTORY) is not after.get(HISTORY)
+        for event in self._events_of(self._judged(client, now), was, now, new, moved, at):
             self._events.record(event)
-        if before.get(HISTORY) is not after.get(HISTORY):
-            self._events.record(
-                Stood(**self._judged(client, now), step=now.suspicion, level=now.level)
-            )
         for name in new:
             self._alarms[name].inc()
             log.warning("alarm", model=self._model, client=client.id, detector=name)
         return now
 
+    @staticmethod
     def _events_of(
-        self, client: Client, was: Standing, now: Standing, new: list[str], at: float
+        about: Mapping[str, Any],
+        was: Standing,
+        now: Standing,
+        new: list[str],
+        moved: bool,
+        at: float,
     ) -> Iterator[Event]:
+        """``about`` are the fields that all have; ``moved`` that the suspicion is another step."""
         if new:
-            yield Alarm(**self._judged(client, now), raised_by=tuple(new))
+            yield Alarm(**about, raised_by=tuple(new))
         if was.level != now.level:
-            yield LevelChange(**self._judged(client, now), before=was.level, after=now.level)
+            yield LevelChange(**about, before=was.level, after=now.level)
         if was.denied_until <= at < now.denied_until:
-            yield Ban(**self._judged(client, now), until=now.denied_until, level=now.level)
+            yield Ban(**about, until=now.denied_until, level=now.level)
+        if moved:
+            yield Stood(**about, step=now.suspicion, level=now.level)
 
     def _judged(self, client: Client, now: Standing) -> dict[str, object]:
         """The fields that all of these events have."""

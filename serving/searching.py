@@ -5,19 +5,18 @@ from contextlib import closing
 from typing import Any
 
 from mantlet.errors import ConfigError
-from mantlet.registry import did_you_mean
 from serving import build
 from serving.drift import by_detector
 from serving.patrol import look, shared_by
-from serving.settings import Settings
+from serving.settings import Settings, require_model
 from serving.stores import open_store
-from serving.stores.base import Store
+from serving.stores.base import Store, remembered
 
 
 def search(settings: Settings, name: str, clock: Callable[[], float]) -> list[dict[str, Any]]:
     """A report for each model, or the named one: campaigns with their members, and what drifts."""
-    if name and name not in settings.models:
-        raise ConfigError(f"model '{name}' is unknown; {did_you_mean(name, settings.models)}")
+    if name:
+        require_model(settings, name)
     if settings.store.startswith("memory:"):
         raise ConfigError(
             f"store '{settings.store}' is gone with its gateway: nothing to look at; set a sqlite:///"
@@ -31,11 +30,11 @@ def search(settings: Settings, name: str, clock: Callable[[], float]) -> list[di
 
 
 def _report(settings: Settings, store: Store, name: str, at: float) -> dict[str, Any]:
-    model, prefix = settings.models[name], f"{name}/"
+    model = settings.models[name]
     pipeline = build.load_pipeline(name, model, settings)
     try:
         found = look(
-            ((key.removeprefix(prefix), e.memory) for key, e in store.scan(prefix) if e.memory),
+            remembered(store, name),
             pipeline,
             model.campaigns,
             model.drift,

@@ -309,6 +309,14 @@ def require_tier(settings: Settings, tier: str) -> None:
         )
 
 
+def require_model(settings: Settings, name: str) -> None:
+    """Raise `ConfigError` for a model that the config does not have."""
+    if name not in settings.models:
+        raise ConfigError(
+            f"model '{name}' is unknown; {registry.did_you_mean(name, settings.models)}"
+        )
+
+
 def _override(raw: dict[str, Any], text: str) -> None:
     name, equals, value = text.partition("=")
     if not equals:

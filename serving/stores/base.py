@@ -49,6 +49,19 @@ class Store(Protocol):
         """Write what is pending and let go."""
 
 
+def key_of(model: str, client: str) -> str:
+    """Under which key a client's memory at a model is stored."""
+    return f"{model}/{client}"
+
+
+def remembered(store: Store, model: str) -> Iterator[tuple[str, Memory]]:
+    """Every client that is remembered at a model, with its memory."""
+    prefix = key_of(model, "")
+    for key, entry in store.scan(prefix):
+        if entry.memory:
+            yield key.removeprefix(prefix), entry.memory
+
+
 def pack(memory: Memory) -> bytes:
     """A memory as bytes: names, types, shapes, numbers; `StoreError` for anything else."""
     try:
