@@ -11,7 +11,7 @@ import torch
 
 from mantlet.errors import ConfigError
 from mantlet.plugin import Calibration, Setup
-from serving import calibration
+from serving import budget, calibration
 from serving.admission import Admission
 from serving.events.log import EventLog
 from serving.events.webhook import Sender
@@ -142,7 +142,7 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         model.victim,
         model.detectors,
         model.defenses,
-        levels=model.policy,
+        levels=budget.sized(model),
         alpha=model.alpha,
         secret=secret,
         shadow=model.shadow,

@@ -270,6 +270,33 @@ def replay(
 
 
 @app.command()
+def budget(
+    config: ConfigArgument,
+    model: Annotated[
+        str, typer.Option(help="Which model of the config; the only one by default.")
+    ] = "",
+    json_: JsonOption = False,
+    set_: SetOption = [],  # typer reads it
+) -> None:
+    """Tell how many rows a thief with data of the model's own kind may have, by agreement of its clone."""
+    from serving import settings
+    from serving.budget import curve_of, table
+
+    loaded = settings.load(config, set_)
+    name = model or next(iter(loaded.models))
+    settings.require_model(loaded, name)
+    rows_for = table(curve_of(loaded.models[name]))
+    if json_:
+        typer.echo(json.dumps({f"{agreement:g}": rows for agreement, rows in rows_for.items()}))
+        return
+    shown = Table("agreement of the clone", "rows")
+    for agreement, rows in rows_for.items():
+        shown.add_row(f"{agreement:.0%}", str(rows) if rows is not None else "fewer than measured")
+    out.print(shown)
+    out.print("A level of the policy with 'agreement:' and 'deny_s:' holds a tier to it.")
+
+
+@app.command()
 def campaigns(
     config: ConfigArgument,
     model: Annotated[

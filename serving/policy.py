@@ -15,6 +15,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from mantlet.registry import did_you_mean
@@ -43,8 +44,8 @@ Some = Annotated[float, Field(gt=0, le=1)]
 class Level(BaseModel):
     """What happens to the rows of a client for whom one of the level's conditions holds.
 
-    The conditions are ``suspicion``, ``alarm``, ``campaign``, ``rows`` and ``signals``; a level without any
-    holds for everybody. Of the levels that hold for a row, the last in the list counts.
+    The conditions are ``suspicion``, ``alarm``, ``campaign``, ``rows``, ``agreement`` and ``signals``; a level
+    without any holds for everybody. Of the levels that hold for a row, the last in the list counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,9 @@ class Level(BaseModel):
     """It holds once the client was found to be part of a campaign."""
     rows: PositiveInt | None = None
     """It holds once the client has asked for that many rows in its life."""
+    agreement: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """It holds once the client has asked for as many rows as give a thief with data of the model's own kind a
+    clone that agrees with the model so often: ``rows``, looked up in the curve of the detector ``coverage``."""
     signals: Mapping[str, Some] = {}
     """It holds once the suspicion of a named detector, enforcing or not, has reached its number."""
     tiers: tuple[str, ...] = ()
@@ -86,7 +90,14 @@ class Level(BaseModel):
 
     @cached_property
     def _others(self) -> bool:
-        return self.campaign or self.rows is not None or bool(self.signals)
+        counted = self.rows is not None or self.agreement is not None
+        return self.campaign or counted or bool(self.signals)
+
+    @model_validator(mode="after")
+    def _counts_rows_once(self) -> "Level":
+        if self.rows is not None and self.agreement is not None:
+            raise ValueError("'rows' and 'agreement' both size a budget; keep one")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +304,10 @@ def _hides(later: Level, level: Level) -> bool:
         )
         and (later.campaign or not level.campaign)
         and (level.rows is None or (later.rows is not None and later.rows <= level.rows))
+        and (
+            level.agreement is None
+            or (later.agreement is not None and later.agreement <= level.agreement)
+        )
         and all(
             name in later.signals and later.signals[name] <= x for name, x in level.signals.items()
         )

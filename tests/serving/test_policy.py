@@ -489,6 +489,7 @@ NEVER: dict[str, tuple[Level, Level]] = {
     ),
     "alarm twice": (Level(name="one", alarm=True), Level(name="two", alarm=True)),
     "fewer rows": (Level(name="one", rows=500), Level(name="two", rows=50)),
+    "less agreement": (Level(name="one", agreement=0.9), Level(name="two", agreement=0.8)),
     "a tier within all": (
         Level(name="one", suspicion=0.5, tiers=("free",)),
         Level(name="two", suspicion=0.5),
