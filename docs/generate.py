@@ -30,7 +30,7 @@ from mantlet.plugin import Defense, Detector, Plugin
 from serving import victims
 from serving.app import routes
 from serving.campaigns import Search
-from serving.cli import app
+from redteam.cli import app
 from serving.drift import Watch
 from serving.events.kinds import Closed, Event, Opinion
 from serving.events.webhook import Webhook

@@ -24,7 +24,7 @@ from mantlet.plugin import Plugin
 from mantlet.types import Kind, Prediction
 from serving import victims
 from serving.app import routes
-from serving.cli import app
+from redteam.cli import app
 from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.victims.torch import TorchVictim
