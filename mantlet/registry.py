@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from operator import or_
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from mantlet.errors import ConfigError
 from mantlet.plugin import Plugin
@@ -19,7 +19,7 @@ from mantlet.plugin import Plugin
 P = TypeVar("P", bound=Plugin)
 
 
-def type_name(plugin: type[Plugin]) -> str:
+def type_name(plugin: type[BaseModel]) -> str:
     """The name of a plug-in class in config files: the one value of its ``type`` field."""
     names = get_args(plugin.model_fields["type"].annotation)
     if len(names) != 1 or not isinstance(names[0], str):
@@ -64,12 +64,12 @@ def describe(entry: EntryPoint) -> str:
     return f"entry point '{entry.name}' of {entry.group} ({entry.value})"
 
 
-def parse(plugins: Iterable[type[Plugin]], settings: object) -> Any:
+def parse(plugins: Iterable[type[BaseModel]], settings: object) -> Any:
     """One plug-in from its settings; raises pydantic's ValidationError, which names field and value."""
     return _adapter(tuple(plugins)).validate_python(settings)
 
 
-def _adapter(plugins: tuple[type[Plugin], ...]) -> TypeAdapter[Any]:
+def _adapter(plugins: tuple[type[BaseModel], ...]) -> TypeAdapter[Any]:
     if len(plugins) == 1:
         return TypeAdapter(plugins[0])
     return TypeAdapter(Annotated[reduce(or_, plugins), Field(discriminator="type")])  # type: ignore[arg-type]  # a union built at run time

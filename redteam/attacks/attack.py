@@ -1,0 +1,199 @@
+"""What every attack is: settings, and one way from an oracle and the thief's own means to a clone."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor, nn
+
+from mantlet.errors import ConfigError
+from redteam.learning import Means, Training, Transfer, train
+from redteam.oracle import Oracle, Refused
+from redteam.treatments import AnyTreatment
+from redteam.treatments.treatment import Treatment
+
+__all__ = [
+    "Attack",
+    "Ended",
+    "Ledger",
+    "Loot",
+    "Means",
+    "Progress",
+    "Training",
+    "Transfer",
+    "Treatment",
+    "silent",
+    "train",
+]
+
+Progress = Callable[[int, int], None]
+"""Told how many rows were sent, of how many."""
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+class Ended(Exception):
+    """No more answers: the budget is spent or the client is denied. `Attack.run` catches it."""
+
+
+class Ledger:
+    """An oracle under a budget that keeps what it was asked and what it answered.
+
+    Rows go out in queries of at most ``request``. Labels come back as probabilities of one. ``ended``
+    says in words why nothing more can be asked.
+    """
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        budget: int,
+        *,
+        classes: int = 10,
+        request: int = 256,
+        progress: Progress = silent,
+    ) -> None:
+        self._oracle, self._budget, self._progress = oracle, budget, progress
+        self._classes, self._request = classes, request
+        self._first = oracle.rows
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self.ended = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows sent so far, repeats and probes included."""
+        return self._oracle.rows - self._first
+
+    @property
+    def left(self) -> int:
+        """Rows of the budget that are left."""
+        return self._budget - self.rows
+
+    def ask(self, inputs: Tensor, *, keep: bool = True) -> Tensor:
+        """(B, C) answers to (B, *shape). With ``keep`` they become part of the transfer set.
+
+        Raises `Ended` where the budget is too small, after it was spent on the first of the rows, and
+        once the gateway denies. What was answered before that is kept.
+        """
+        answers = []
+        for part in torch.split(inputs[: self.left], self._request):
+            answers.append(self._query(part))
+            if keep:
+                self._kept.append((part, answers[-1]))
+            self._progress(self.rows, self._budget)
+        if sum(map(len, answers)) < len(inputs):
+            self.ended = "budget spent"
+            raise Ended(self.ended)
+        return torch.cat(answers)
+
+    def _query(self, inputs: Tensor) -> Tensor:
+        try:
+            answers = self._oracle.query(inputs)
+        except Refused as refusal:
+            self.ended = str(refusal)
+            raise Ended(self.ended) from refusal
+        if answers.shape == (len(inputs),) and not answers.is_floating_point():
+            if answers.min() < 0 or answers.max() >= self._classes:
+                raise ConfigError(
+                    f"the target answers label {int(answers.max())}, the clone has"
+                    f" {self._classes} classes; give it as many as the target has"
+                )
+            return nn.functional.one_hot(answers, self._classes).float()
+        if answers.shape != (len(inputs), self._classes) or not answers.is_floating_point():
+            raise ConfigError(
+                f"the target answers {tuple(answers.shape)} to {len(inputs)} rows; attacks learn from"
+                f" probabilities ({len(inputs)}, {self._classes}) or labels ({len(inputs)},): name"
+                " a classifier and the number of its classes"
+            )
+        if not torch.isfinite(answers).all():
+            raise ConfigError("the target answers numbers that are not finite; mend the target")
+        return answers
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """All that was kept; nothing where nothing was answered."""
+        if not self._kept:
+            return None
+        inputs, answers = zip(*self._kept, strict=True)
+        return Transfer(torch.cat(inputs), torch.cat(answers))
+
+
+@dataclass(frozen=True, slots=True)
+class Loot:
+    """What an attack brings home: the clone, its training set, the rows it cost, and why it ended."""
+
+    clone: nn.Module
+    transfer: Transfer | None
+    rows: int
+    ended: str
+
+
+class Attack(BaseModel, ABC):
+    """Frozen settings with a ``type``, its name in a plan; a subclass writes ``steal``.
+
+    ``request`` is how many rows go into one query, ``treatments`` what is done, in order, with the
+    answers before a clone learns from them. The same settings, means, answers and generator give the
+    same queries and the same clone on one machine: a run that stopped goes on by being run again over
+    what was answered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    request: PositiveInt = 256
+    training: Training = Training()
+    treatments: tuple[AnyTreatment, ...] = ()
+    needs_pool: ClassVar[bool] = True
+
+    @abstractmethod
+    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> nn.Module | None:
+        """Ask, and return the clone; or nothing, and the clone is trained on what was kept.
+
+        `Ended` may pass through: then too the clone is trained on what was kept.
+        """
+
+    @final
+    def run(
+        self,
+        oracle: Oracle,
+        means: Means,
+        *,
+        budget: int,
+        generator: torch.Generator,
+        progress: Progress = silent,
+    ) -> Loot:
+        """Steal with at most ``budget`` rows; a refusal ends the queries and not the attack.
+
+        Raises `ConfigError` for a pool that is empty where one is needed, and for answers that are
+        neither probabilities nor labels of that many classes.
+        """
+        if self.needs_pool and not len(means.pool):
+            raise ConfigError(
+                f"attack '{self.type}' has no pictures of its own; give it a surrogate file,"
+                " or choose one that makes them"
+            )
+        ledger = Ledger(
+            oracle, budget, classes=means.classes, request=self.request, progress=progress
+        )
+        clone = None
+        with suppress(Ended):
+            clone = self.steal(ledger, means, generator)
+        if clone is None:
+            clone = self.learn(ledger.transfer, means, generator)
+        return Loot(clone.eval(), ledger.transfer, ledger.rows, ledger.ended or "done")
+
+    def learn(
+        self, transfer: Transfer | None, means: Means, generator: torch.Generator
+    ) -> nn.Module:
+        """A new clone trained on the treated transfer set; an untrained one where there is none."""
+        clone = means.network(generator)
+        if transfer is not None:
+            for treatment in self.treatments:
+                transfer = treatment.apply(transfer, means, generator)
+            train(clone, transfer, self.training, generator)
+        return clone.eval()

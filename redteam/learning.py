@@ -1,0 +1,101 @@
+"""How a thief learns from answers: its means, its training set, and the training of a clone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from mantlet import architectures
+
+
+class Training(BaseModel):
+    """How a clone is trained: the same number of updates whatever the budget, from new weights.
+
+    SGD with momentum 0.9 under a cosine schedule, on the answers as they are (soft cross-entropy).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt = 1500
+    batch: PositiveInt = 64
+    lr: PositiveFloat = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the thief has before its first query, all but the oracle.
+
+    ``pool`` (n, *shape) float32 in [0, 1]: pictures of its own, (0, *shape) for a thief without data.
+    ``architecture`` and ``settings`` are the clone's; the number of ``classes`` is given to it too.
+    """
+
+    pool: Tensor
+    classes: int = 10
+    architecture: str = "lenet"
+    settings: Mapping[str, int | float | str | bool] = field(default_factory=lambda: {"width": 8})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row."""
+        return tuple(self.pool.shape[1:])
+
+    def network(self, generator: torch.Generator) -> nn.Module:
+        """An untrained clone whose weights follow the generator."""
+        with seeded(generator):
+            return architectures.build(
+                self.architecture, {"classes": self.classes, **self.settings}
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Rows that were sent, (n, *shape), and their answers, (n, C): a clone's training set."""
+
+    inputs: Tensor
+    answers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Within it the global generator, from which layers draw their weights, follows this one."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        yield
+
+
+def train(
+    network: nn.Module, transfer: Transfer, training: Training, generator: torch.Generator
+) -> None:
+    """Fit the network to the answers, as `Training` says."""
+    network.train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), training.lr, momentum=0.9, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
+    size = min(training.batch, len(transfer))
+    order = torch.zeros(0, dtype=torch.int64)
+    for _ in range(training.steps):
+        if len(order) < size:
+            order = torch.randperm(len(transfer), generator=generator)
+        rows, order = order[:size], order[size:]
+        loss = nn.functional.cross_entropy(network(transfer.inputs[rows]), transfer.answers[rows])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+        schedule.step()
+    network.eval()
+
+
+@torch.inference_mode()
+def answers_of(network: nn.Module, inputs: Tensor) -> Tensor:
+    """(n, C) probabilities that a network in evaluation mode gives (n, *shape)."""
+    parts = [torch.softmax(network(part), dim=1) for part in torch.split(inputs, 512)]
+    return torch.cat(parts)

@@ -1,0 +1,19 @@
+"""What thieves do with answers before they learn; ``BUILTIN`` lists it, one file each."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mantlet.registry import type_name
+from redteam.treatments.confident import Confident
+from redteam.treatments.labels import Labels
+from redteam.treatments.sharpen import Sharpen
+from redteam.treatments.treatment import Treatment
+
+AnyTreatment = Annotated[Confident | Labels | Sharpen, Field(discriminator="type")]
+BUILTIN: tuple[type[Treatment], ...] = (Confident, Labels, Sharpen)
+
+
+def known() -> dict[str, type[Treatment]]:
+    """Treatments by type."""
+    return {type_name(treatment): treatment for treatment in BUILTIN}
