@@ -1,5 +1,6 @@
 """Defenses transform predictions; ``BUILTIN`` lists those that come with Mantlet."""
 
+from defenses.dawn import Dawn
 from defenses.gaussian_noise import GaussianNoise
 from defenses.label_only import LabelOnly
 from defenses.reverse_sigmoid import ReverseSigmoid
@@ -9,7 +10,7 @@ from mantlet.plugin import Defense
 from mantlet.registry import discover
 
 GROUP = "mantlet.defenses"
-BUILTIN: tuple[type[Defense], ...] = (GaussianNoise, LabelOnly, ReverseSigmoid, Rounding, TopK)
+BUILTIN: tuple[type[Defense], ...] = (Dawn, GaussianNoise, LabelOnly, ReverseSigmoid, Rounding, TopK)
 
 
 def known() -> dict[str, type[Defense]]:
