@@ -30,7 +30,8 @@ class Shift(EvidenceDetector):
     of benign windows, of mixed ones and of those of one class. The other rows abstain. The slack is for honest
     clients who are a little different for good. Of windows of foreign rows alone, the digits' shipped model flags
     from 2.5 % (letters) over 55 % (Omniglot) to all (fashion, noise): it stands beside `foreign`, not in its
-    place. Bursts of near-duplicates and other devices need a tier with rows of their own.
+    place. Bursts of near-duplicates and other devices need a tier with rows of their own. The embedded default
+    goes without it: of what it sees, `foreign` saw all sooner.
 
     What undoes it: few foreign rows among honest ones, which `foreign` sees; in-distribution data.
     """

@@ -39,7 +39,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "unknown detector": (
         append("detectors", {"type": "foregn"}),
-        "models.mnist.detectors.6",
+        "models.mnist.detectors.5",
         "no detector of type 'foregn' is installed; did you mean 'foreign'?",
     ),
     "unknown defense": (
@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "a type that is no name": (
         append("detectors", {"type": ["rate"]}),
-        "models.mnist.detectors.6",
+        "models.mnist.detectors.5",
         "a detector needs a 'type'",
     ),
     "plug-in out of bounds": (
@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "an alpha of old": (
         lambda r: model(r)["detectors"].append({"type": "foreign", "name": "f", "alpha": 1e-6}),
-        "models.mnist.detectors.6.alpha = 1e-06",
+        "models.mnist.detectors.5.alpha = 1e-06",
         "unknown setting",
     ),
     "level out of bounds": (
