@@ -7,6 +7,7 @@ MantletError
 ├── PluginError          a plug-in broke its promise; the pipeline releases nothing
 ├── VictimError          the protected model failed or answered nonsense
 │   └── VictimTimeout    ... or took too long
+├── TargetError          a gateway under attack is down, or answers what an attack cannot use
 ├── StoreError           the memory of clients cannot be read or written
 │   └── StoreAway        ... because the store cannot be reached, or takes nothing now
 └── RequestError         the client's request is refused; carries the HTTP status
@@ -41,6 +42,10 @@ class VictimError(MantletError):
 
 class VictimTimeout(VictimError):
     """The protected model took longer than its deadline."""
+
+
+class TargetError(MantletError):
+    """A gateway under attack is down, or answers what an attack cannot use."""
 
 
 class StoreError(MantletError):

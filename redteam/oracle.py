@@ -14,7 +14,7 @@ BATCH = 256
 
 
 class Refused(Exception):
-    """The gateway denies the client; an attack ends there."""
+    """The gateway denies the client, or the budget is spent; an attack ends there."""
 
 
 class Oracle(Protocol):
@@ -76,3 +76,27 @@ class InProcess:
             raise Refused(f"client '{self._client}' is denied after {self._rows} rows")
         self._floats += released.values.numel()
         return released.values
+
+
+class Capped:
+    """An oracle that refuses what goes beyond ``budget`` rows, and sends nothing of it.
+
+    It stands under the wrappers that send more rows than they are asked (`redteam.averaging`,
+    `redteam.mixing`), for whom an attack cannot reckon.
+    """
+
+    def __init__(self, oracle: Oracle, budget: int) -> None:
+        self._oracle, self._budget = oracle, budget
+
+    @property
+    def rows(self) -> int:
+        return self._oracle.rows
+
+    @property
+    def floats(self) -> int:
+        return self._oracle.floats
+
+    def query(self, inputs: Tensor) -> Tensor:
+        if self.rows + len(inputs) > self._budget:
+            raise Refused("budget spent")
+        return self._oracle.query(inputs)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from redteam.oracle import InProcess, Refused
+from redteam.oracle import Capped, InProcess, Refused
 from serving.pipeline import Pipeline
 from serving.policy import Level
 from tests.helpers import TinyVictim, rows
@@ -54,3 +54,13 @@ def test_the_clock_is_asked_for_every_batch() -> None:
     oracle.query(rows(512))
 
     assert next(ticks) == 2.0
+
+
+def test_a_cap_sends_nothing_of_a_query_that_goes_beyond_the_budget() -> None:
+    inner = InProcess(Pipeline(TinyVictim()))
+    oracle = Capped(inner, 10)
+    oracle.query(rows(8))
+
+    with pytest.raises(Refused, match="budget spent"):
+        oracle.query(rows(3))
+    assert (oracle.rows, oracle.floats) == (inner.rows, inner.floats) == (8, 40)

@@ -1,0 +1,58 @@
+"""Accounts answer as one thief: in turn or one after the other, until all are refused."""
+
+import pytest
+import torch
+
+from redteam.accounts import Rotate, Split
+from redteam.oracle import Refused
+from tests.helpers import rows
+from tests.redteam.oracles import Patient, labels, shares
+
+
+def test_rows_are_dealt_in_turn_over_all_queries() -> None:
+    accounts = [Patient() for _ in range(3)]
+    thief, inputs = Split(accounts), rows(10)
+    answers = torch.cat([thief.query(part) for part in torch.split(inputs, 4)])
+
+    assert torch.equal(answers, shares(inputs))
+    assert [account.rows for account in accounts] == [4, 3, 3]
+    for turn, account in enumerate(accounts):
+        assert torch.equal(torch.cat(account.asked), inputs[turn::3])
+
+
+def test_what_one_account_is_refused_the_others_ask_for() -> None:
+    accounts = [Patient(), Patient(most=5), Patient()]
+    thief, inputs = Split(accounts), rows(60)
+    answers = torch.cat([thief.query(part) for part in torch.split(inputs, 10)])
+
+    assert torch.equal(answers, shares(inputs))
+    assert thief.left == 2
+    assert thief.rows == sum(account.rows for account in accounts) > 60
+
+
+def test_one_account_is_used_until_it_is_refused() -> None:
+    accounts = [Patient(most=25), Patient(most=25), Patient()]
+    thief, inputs = Rotate(accounts), rows(60)
+    answers = torch.cat([thief.query(part) for part in torch.split(inputs, 10)])
+
+    assert torch.equal(answers, shares(inputs))
+    assert [account.rows for account in accounts] == [30, 30, 20]
+    assert thief.floats == 120
+
+
+@pytest.mark.parametrize("kind", [Split, Rotate])
+def test_a_thief_is_refused_when_all_accounts_are(kind: type[Split | Rotate]) -> None:
+    thief = kind([Patient(most=10), Patient(most=10)])
+    thief.query(rows(10))
+
+    with pytest.raises(Refused, match="all 2 accounts are refused; the last one: denied after"):
+        thief.query(rows(20))
+    assert thief.left == 0
+
+
+@pytest.mark.parametrize("kind", [Split, Rotate])
+def test_labels_go_through(kind: type[Split | Rotate]) -> None:
+    inputs = rows(9)
+    thief = kind([Patient(answer=labels), Patient(answer=labels)])
+
+    assert torch.equal(thief.query(inputs), labels(inputs))
