@@ -135,4 +135,5 @@ def _averaged(inputs: Tensor) -> Tensor:
         small = nn.functional.adaptive_avg_pool1d(rows.flatten(1)[:, None], SIDE**2)
     small = small.flatten(1)
     centred = small - small.mean(dim=1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(FLAT * SIDE)
+    length: Tensor = centred.norm(dim=1, keepdim=True)
+    return centred / length.clamp_min(FLAT * SIDE)
