@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mantlet import __version__
 from mantlet.errors import MantletError
+from serving import ownership_cli
 from serving.events.kinds import EventKind
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ events_app = typer.Typer(
     help="Read and check the log of alarms, refusals and changes.", no_args_is_help=True
 )
 app.add_typer(events_app, name="events")
+app.add_typer(ownership_cli.app, name="ownership")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
