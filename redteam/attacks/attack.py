@@ -46,7 +46,7 @@ class Ledger:
     """An oracle under a budget that keeps what it was asked and what it answered.
 
     Rows go out in queries of at most ``request``. Labels come back as probabilities of one. ``ended``
-    says in words why nothing more can be asked.
+    says in words why nothing more can be asked, and is empty before.
     """
 
     def __init__(
@@ -86,8 +86,9 @@ class Ledger:
             if keep:
                 self._kept.append((part, answers[-1]))
             self._progress(self.rows, self._budget)
-        if sum(map(len, answers)) < len(inputs):
+        if not self.left:
             self.ended = "budget spent"
+        if sum(map(len, answers)) < len(inputs):
             raise Ended(self.ended)
         return torch.cat(answers)
 
@@ -151,11 +152,8 @@ class Attack(BaseModel, ABC):
     needs_pool: ClassVar[bool] = True
 
     @abstractmethod
-    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> nn.Module | None:
-        """Ask, and return the clone; or nothing, and the clone is trained on what was kept.
-
-        `Ended` may pass through: then too the clone is trained on what was kept.
-        """
+    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> None:
+        """Ask, until the plan is done or `Ended` passes through; the clone learns from what was kept."""
 
     @final
     def run(
@@ -180,12 +178,10 @@ class Attack(BaseModel, ABC):
         ledger = Ledger(
             oracle, budget, classes=means.classes, request=self.request, progress=progress
         )
-        clone = None
         with suppress(Ended):
-            clone = self.steal(ledger, means, generator)
-        if clone is None:
-            clone = self.learn(ledger.transfer, means, generator)
-        return Loot(clone.eval(), ledger.transfer, ledger.rows, ledger.ended or "done")
+            self.steal(ledger, means, generator)
+        clone = self.learn(ledger.transfer, means, generator)
+        return Loot(clone, ledger.transfer, ledger.rows, ledger.ended or "done")
 
     def learn(
         self, transfer: Transfer | None, means: Means, generator: torch.Generator

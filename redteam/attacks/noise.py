@@ -1,21 +1,20 @@
 """Uniform noise: the least that a thief without any data can send."""
 
+from typing import ClassVar, Literal
+
 import torch
 
-from redteam.attacks.transfer import Progress, Transfer, silent
-from redteam.oracle import Oracle
+from redteam.attacks.attack import Attack, Ledger
+from redteam.learning import Means
 
 
-def noise(
-    oracle: Oracle,
-    shape: tuple[int, ...],
-    *,
-    budget: int,
-    generator: torch.Generator,
-    progress: Progress = silent,
-) -> Transfer:
-    """``budget`` rows of ``shape``, every number uniform in [0, 1)."""
-    inputs = torch.rand(budget, *shape, generator=generator)
-    answers = oracle.query(inputs)
-    progress(budget, budget)
-    return Transfer(inputs, answers)
+class Noise(Attack):
+    """Rows whose every number is uniform in [0, 1)."""
+
+    type: Literal["noise"] = "noise"
+    needs_pool: ClassVar[bool] = False
+
+    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> None:
+        while ledger.left:
+            rows = min(self.request, ledger.left)
+            ledger.ask(torch.rand(rows, *means.shape, generator=generator))

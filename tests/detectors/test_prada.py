@@ -10,7 +10,8 @@ from mantlet.data import Images
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Setup
 from mantlet.types import State
-from redteam.attacks.jbda import jbda
+from redteam.attacks.jbda import Jbda
+from redteam.learning import Means, Training
 from redteam.oracle import InProcess
 from serving.pipeline import Pipeline
 from serving.victims.torch import TorchVictim
@@ -40,7 +41,8 @@ def attack(shipped_victim: TorchVictim, digits: Images) -> torch.Tensor:
     """The first two rounds after 150 seeds: 600 rows."""
     oracle = InProcess(Pipeline(shipped_victim), recording=True)
     seeds = torch.from_numpy(digits.x[5000:5150])
-    jbda(oracle, seeds, generator=torch.Generator().manual_seed(0), rounds=3)
+    attack = Jbda(training=Training(steps=1))
+    attack.run(oracle, Means(seeds), budget=600, generator=torch.Generator().manual_seed(0))
     return torch.cat(oracle.sent)
 
 

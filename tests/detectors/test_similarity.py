@@ -11,7 +11,9 @@ from mantlet.data import Images
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Setup
 from mantlet.types import Kind
-from redteam.attacks.jbda import jbda
+from redteam.attacks.jbda import Jbda
+from redteam.attacks.jbda_tr import JbdaTr
+from redteam.learning import Means, Training
 from redteam.oracle import InProcess
 from serving.pipeline import Pipeline
 from serving.victims.torch import TorchVictim
@@ -47,13 +49,17 @@ def test_honest_digits_are_seldom_flagged(
     assert probe == 0
 
 
-@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("kind", [Jbda, JbdaTr])
 def test_rows_of_jbda_are_flagged_from_its_second_round(
-    fitted: Similarity, shipped_victim: TorchVictim, honest: torch.Tensor, targeted: bool
+    fitted: Similarity,
+    shipped_victim: TorchVictim,
+    honest: torch.Tensor,
+    kind: type[Jbda] | type[JbdaTr],
 ) -> None:
     oracle = InProcess(Pipeline(shipped_victim), recording=True)
     generator = torch.Generator().manual_seed(0)
-    jbda(oracle, honest[:100], generator=generator, rounds=3, targeted=targeted)
+    attack = kind(seeds=100, training=Training(steps=1))
+    attack.run(oracle, Means(honest[:100]), budget=400, generator=generator)
     near = flags(fitted, shipped_victim, torch.cat(oracle.sent))[:, 0]
 
     assert near[:100].mean() < 0.05

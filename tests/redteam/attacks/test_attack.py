@@ -4,13 +4,13 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mantlet.errors import ConfigError
 from redteam.attacks.attack import Attack, Ended, Ledger, Means
 from redteam.learning import answers_of
 from redteam.treatments.labels import Labels
-from tests.redteam.thieves import SHORT, Teller, agreement, bands, pictures, stolen
+from tests.redteam.thieves import QUICK, SHORT, Teller, agreement, bands, pictures, stolen
 
 
 class Whole(Attack):
@@ -18,17 +18,17 @@ class Whole(Attack):
 
     type: Literal["whole"] = "whole"
 
-    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> nn.Module | None:
+    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> None:
         ledger.ask(means.pool)
-        return None
 
 
 WHOLE = Whole(training=SHORT)
+FAST = Whole(training=QUICK)
 
 
 def test_the_budget_is_spent_to_the_row_and_never_exceeded() -> None:
     oracle = Teller()
-    loot = stolen(WHOLE, oracle, budget=300, pool=pictures(500))
+    loot = stolen(FAST, oracle, budget=300, pool=pictures(500))
 
     assert [len(query) for query in oracle.queries] == [256, 44]
     assert loot.rows == oracle.rows == 300
@@ -41,7 +41,7 @@ def test_rows_that_an_oracle_answered_before_do_not_count() -> None:
     oracle = Teller()
     oracle.query(pictures(70))
 
-    assert stolen(WHOLE, oracle, budget=100).rows == 100
+    assert stolen(FAST, oracle, budget=100).rows == 100
 
 
 def test_a_refusal_midway_keeps_what_was_answered_and_a_clone_learns_from_it() -> None:
@@ -57,14 +57,14 @@ def test_a_refusal_midway_keeps_what_was_answered_and_a_clone_learns_from_it() -
 
 
 def test_a_thief_denied_at_once_has_an_untrained_clone() -> None:
-    loot = stolen(WHOLE, Teller(rows_until_denied=0), budget=50)
+    loot = stolen(FAST, Teller(rows_until_denied=0), budget=50)
 
     assert loot.transfer is None
     assert agreement(loot) < 0.3
 
 
 def test_labels_become_probabilities_of_one() -> None:
-    loot = stolen(WHOLE, Teller(lambda inputs: bands(inputs).argmax(dim=1)), budget=30)
+    loot = stolen(FAST, Teller(lambda inputs: bands(inputs).argmax(dim=1)), budget=30)
 
     assert loot.transfer is not None
     assert loot.transfer.answers.shape == (30, 10)
@@ -86,12 +86,12 @@ def test_labels_become_probabilities_of_one() -> None:
 )
 def test_answers_that_nothing_can_be_learned_from_are_told(answer: object, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        stolen(WHOLE, Teller(answer), budget=30)  # type: ignore[arg-type]  # a table of functions
+        stolen(FAST, Teller(answer), budget=30)  # type: ignore[arg-type]  # a table of functions
 
 
 def test_an_attack_that_needs_pictures_says_so() -> None:
     with pytest.raises(ConfigError, match="'whole' has no pictures"):
-        stolen(WHOLE, Teller(), budget=30, pool=torch.zeros(0, 1, 28, 28))
+        stolen(FAST, Teller(), budget=30, pool=torch.zeros(0, 1, 28, 28))
 
 
 def test_rows_that_are_not_kept_are_not_learned_from() -> None:
@@ -135,7 +135,7 @@ def test_a_clone_learns_from_treated_answers() -> None:
 
 def test_the_same_seed_brings_home_the_same_clone() -> None:
     weights = [
-        next(stolen(WHOLE, Teller(), budget=60, seed=seed).clone.parameters()) for seed in (0, 0, 1)
+        next(stolen(FAST, Teller(), budget=60, seed=seed).clone.parameters()) for seed in (0, 0, 1)
     ]
 
     assert torch.equal(weights[0], weights[1])

@@ -1,33 +1,21 @@
-"""Data-free extraction: pictures, probes beside them, and a cost that is counted."""
+"""The disagreement of DFME is of logits."""
 
 import torch
 
-from redteam.attacks.dfme import PROBE, dfme
-from redteam.oracle import InProcess
-from serving.pipeline import Pipeline
-from serving.victims.torch import TorchVictim
+from redteam.attacks.dfme import Dfme
 
 
-def test_a_turn_sends_pictures_their_probes_and_five_batches(shipped_victim: TorchVictim) -> None:
-    oracle = InProcess(Pipeline(shipped_victim), recording=True)
-    got = dfme(oracle, budget=200, generator=torch.Generator().manual_seed(0), batch=16)
-    sent = torch.cat(oracle.sent)
-    apart = (sent[16:32] - sent[:16]).flatten(1).norm(dim=1)
+def test_scores_that_are_the_centred_logits_agree_whatever_was_lost_in_the_softmax() -> None:
+    logits = torch.tensor([[2.0, -1.0, -1.0], [0.5, 0.5, -1.0]])
+    answers = torch.softmax(logits + 7, dim=1)
+    apart = Dfme().disagreement(logits, answers)
+    further = Dfme().disagreement(logits + torch.tensor([3.0, 0.0, 0.0]), answers)
 
-    assert oracle.rows == len(sent) == 2 * 7 * 16  # two whole turns
-    assert len(got.inputs) == 2 * 5 * 16
-    assert float(apart.max()) <= PROBE  # tanh shrinks them further
-    assert float(apart.min()) > 0
-    assert sent.min() >= 0
-    assert sent.max() <= 1
+    torch.testing.assert_close(apart, torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(further, torch.ones(2))
 
 
-def test_the_same_seed_sends_the_same_rows(shipped_victim: TorchVictim) -> None:
-    sent = []
-    for seed in (0, 0, 1):
-        oracle = InProcess(Pipeline(shipped_victim), recording=True)
-        dfme(oracle, budget=224, generator=torch.Generator().manual_seed(seed), batch=16)
-        sent.append(torch.cat(oracle.sent))
+def test_answers_of_zero_leave_it_finite() -> None:
+    apart = Dfme().disagreement(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))
 
-    assert torch.equal(sent[0], sent[1])
-    assert not torch.equal(sent[0], sent[2])
+    assert bool(torch.isfinite(apart).all())

@@ -1,0 +1,148 @@
+"""What attacks without data share: a generator of pictures that learns where clone and victim disagree."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from redteam.attacks.attack import Attack, Ledger
+from redteam.learning import Means, seeded
+
+
+class DataFree(Attack):
+    """Trains a generator and a substitute in turns until the budget is spent.
+
+    A turn of the generator sends ``batch`` pictures and ``directions`` probes beside each of them: the
+    gradient of the disagreement is estimated by forward differences on the generator's output before
+    its activation, along m random unit directions u, ``probe`` long: the sum over them of
+    d / m (l(act(x + probe u)) - l(act(x))) / probe * u. Then come ``clone_steps`` batches to train the
+    substitute on, and ``replay_steps`` of those that were answered before, which cost nothing. A turn
+    costs ``batch`` * (1 + ``directions`` + ``clone_steps``) rows. Both learning rates follow a cosine
+    over the budget. The clone is a new one that learns from all answers but those to probes and their
+    pictures: it came out better than the substitute, which met them in order.
+    """
+
+    needs_pool: ClassVar[bool] = False
+    batch: PositiveInt
+    clone_steps: PositiveInt = 5
+    replay_steps: Annotated[int, Field(ge=0)]
+    directions: PositiveInt
+    probe: PositiveFloat = 1e-3
+    latent: PositiveInt = 64
+    lr_generator: PositiveFloat
+    lr_clone: PositiveFloat
+
+    @abstractmethod
+    def disagreement(self, scores: Tensor, answers: Tensor) -> Tensor:
+        """(B,) how far the clone's (B, C) scores are from the victim's (B, C) probabilities."""
+
+    def steal(self, ledger: Ledger, means: Means, generator: torch.Generator) -> None:
+        pair = _Pair.of(self, means, generator)
+        turns = -(-ledger.left // (self.batch * (1 + self.directions + self.clone_steps)))
+        schedules = [
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, turns)
+            for optimizer in (pair.up, pair.down)
+        ]
+        while ledger.left:
+            self._confuse(pair, ledger, generator)
+            self._imitate(pair, ledger, generator)
+            for schedule in schedules:
+                schedule.step()
+
+    def _confuse(self, pair: "_Pair", ledger: Ledger, generator: torch.Generator) -> None:
+        """One step of the generator towards pictures on which clone and victim disagree."""
+        raw = pair.made(self, generator)  # (B, *shape), before the activation
+        slopes = self.slopes(pair.clone, ledger, raw.detach(), generator)
+        pair.up.zero_grad()
+        raw.backward(-slopes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        pair.up.step()
+
+    def slopes(
+        self, clone: nn.Module, ledger: Ledger, raw: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The estimated gradient of the mean disagreement on ``raw``, of its shape."""
+        drawn = torch.randn(self.directions, *raw.shape, generator=generator)
+        lengths = drawn.flatten(2).norm(dim=2)
+        directions = drawn / lengths.view(*lengths.shape, *[1] * (raw.dim() - 1))
+        here, *beside = torch.cat([raw[None], raw + self.probe * directions]).unbind()
+        losses = []
+        for at in (here, *beside):
+            pictures = _activated(at)
+            with torch.no_grad():
+                scores = clone(pictures)
+            losses.append(self.disagreement(scores, ledger.ask(pictures, keep=False)))  # (B,)
+        rise = (torch.stack(losses[1:]) - losses[0]) / self.probe  # (m, B)
+        scale = raw[0].numel() / (self.directions * len(raw))
+        estimate = torch.einsum("mb,mb...->b...", rise, directions)
+        return estimate * scale
+
+    def _imitate(self, pair: "_Pair", ledger: Ledger, generator: torch.Generator) -> None:
+        """Steps of the clone on new pictures, and on some from the memory."""
+        for _ in range(self.clone_steps):
+            pictures = _activated(pair.made(self, generator).detach())
+            answers = ledger.ask(pictures)
+            pair.memory.append((pictures, answers))
+            self._step(pair, pictures, answers)
+        for _ in range(self.replay_steps):
+            chosen = int(torch.randint(len(pair.memory), (1,), generator=generator))
+            self._step(pair, *pair.memory[chosen])
+
+    def _step(self, pair: "_Pair", pictures: Tensor, answers: Tensor) -> None:
+        pair.down.zero_grad()
+        loss = self.disagreement(pair.clone(pictures), answers).mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        pair.down.step()
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A generator, a clone, their optimizers, and the batches that the clone has seen."""
+
+    maker: nn.Module
+    clone: nn.Module
+    up: torch.optim.Optimizer
+    down: torch.optim.Optimizer
+    memory: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, settings: DataFree, means: Means, generator: torch.Generator) -> "_Pair":
+        with seeded(generator):
+            maker = _maker(settings.latent, means.shape)
+        clone = means.network(generator)
+        up = torch.optim.Adam(maker.parameters(), lr=settings.lr_generator)
+        down = torch.optim.SGD(
+            clone.parameters(), settings.lr_clone, momentum=0.9, weight_decay=5e-4
+        )
+        return cls(maker, clone, up, down)
+
+    def made(self, settings: DataFree, generator: torch.Generator) -> Tensor:
+        made: Tensor = self.maker(torch.randn(settings.batch, settings.latent, generator=generator))
+        return made
+
+
+def _activated(raw: Tensor) -> Tensor:
+    """Pictures in [0, 1]."""
+    return (torch.tanh(raw) + 1) / 2
+
+
+def _maker(latent: int, shape: tuple[int, ...]) -> nn.Module:
+    """The generator of DFME, narrower: linear, two up-samplings, three convolutions, batch norms."""
+    channels, height, width = shape
+    return nn.Sequential(
+        nn.Linear(latent, 32 * (height // 4) * (width // 4)),
+        nn.Unflatten(1, (32, height // 4, width // 4)),
+        nn.BatchNorm2d(32),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.LeakyReLU(0.2),
+        nn.Upsample(size=(height, width)),
+        nn.Conv2d(32, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(16, channels, 3, padding=1),
+        nn.BatchNorm2d(channels, affine=False),
+    )
