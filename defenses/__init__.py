@@ -1,8 +1,11 @@
 """Defenses transform predictions; ``BUILTIN`` lists those that come with Mantlet."""
 
+from defenses.adaptive_misinformation import AdaptiveMisinformation
 from defenses.dawn import Dawn
 from defenses.gaussian_noise import GaussianNoise
 from defenses.label_only import LabelOnly
+from defenses.modelguard_s import ModelGuardS
+from defenses.modelguard_w import ModelGuardW
 from defenses.reverse_sigmoid import ReverseSigmoid
 from defenses.rounding import Rounding
 from defenses.top_k import TopK
@@ -10,7 +13,17 @@ from mantlet.plugin import Defense
 from mantlet.registry import discover
 
 GROUP = "mantlet.defenses"
-BUILTIN: tuple[type[Defense], ...] = (Dawn, GaussianNoise, LabelOnly, ReverseSigmoid, Rounding, TopK)
+BUILTIN: tuple[type[Defense], ...] = (
+    AdaptiveMisinformation,
+    Dawn,
+    GaussianNoise,
+    LabelOnly,
+    ModelGuardS,
+    ModelGuardW,
+    ReverseSigmoid,
+    Rounding,
+    TopK,
+)
 
 
 def known() -> dict[str, type[Defense]]:

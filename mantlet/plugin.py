@@ -1,8 +1,8 @@
 """The bases of what an operator can plug in: a defense changes answers, a detector scores clients."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, ClassVar, final
 
@@ -21,11 +21,16 @@ Calibration = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a plug-in may use when it loads: device, the gateway's secret, its own calibration."""
+    """What a plug-in may use when it loads: device, the gateway's secret, its own calibration.
+
+    ``shape`` of a row and number of ``classes`` are those of the victim; empty and 0 where it is not known.
+    """
 
     device: torch.device
     secret: bytes
     calibration: Calibration | None = None
+    shape: tuple[int, ...] = ()
+    classes: int = 0
 
 
 class Plugin(BaseModel):
@@ -71,8 +76,11 @@ class Defense(Plugin, ABC):
     def __call__(
         self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
     ) -> Prediction:
+        return self._checked(prediction, lambda: self.apply(prediction, query, signals))
+
+    def _checked(self, prediction: Prediction, answers: Callable[[], Prediction]) -> Prediction:
         try:
-            answer = self.apply(prediction, query, signals)
+            answer = answers()
         except (
             Exception
         ) as error:  # any failure of a plug-in is the same failure: nothing is released
@@ -98,6 +106,54 @@ class Defense(Plugin, ABC):
         if self.keeps_top1 and not simplex.same_top1(after.values, before.values):
             return "declares that it keeps the top class and changed it"
         return None
+
+
+class RememberingDefense(Defense):
+    """A defense that remembers of each client what it answered, and of nobody anything else.
+
+    A subclass writes ``answer``, whose result for a row may depend on the same client's earlier rows and
+    on nothing of other clients, and must not depend on how the stream was cut into batches. What it
+    remembers is a ``State``, bounded by a setting, kept beside the memory of the detectors, and not shown
+    to them. Called as a function it answers clients that it has never seen.
+    """
+
+    def initial(self) -> State:
+        """The memory of a client never seen before; none by default."""
+        return {}
+
+    @abstractmethod
+    def answer(self, state: State, rows: Tensor) -> tuple[State, Tensor]:
+        """Answer one client's clean ``rows`` (n, C), in order; return the state after, and (n, C).
+
+        Never write into the arguments; the same state, not a copy, says that nothing is to be stored.
+        """
+
+    @final
+    def apply(
+        self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+    ) -> Prediction:
+        return self._answers(prediction, query.clients, {})
+
+    @final
+    def recall(
+        self, prediction: Prediction, clients: Sequence[str], states: dict[str, State]
+    ) -> Prediction:
+        """Answer row i to ``clients[i]``, checked; ``states`` are brought up to date."""
+        return self._checked(prediction, lambda: self._answers(prediction, clients, states))
+
+    def _answers(
+        self, prediction: Prediction, clients: Sequence[str], states: dict[str, State]
+    ) -> Prediction:
+        rows_of: dict[str, list[int]] = {}
+        for row, client in enumerate(clients):
+            rows_of.setdefault(client, []).append(row)
+        values = torch.empty_like(prediction.values)
+        for client, rows in rows_of.items():
+            own = torch.tensor(rows, device=values.device)
+            state = states[client] if client in states else self.initial()
+            states[client], given = self.answer(state, prediction.values[own])
+            values.index_copy_(0, own, given)  # refuses rows of another number or type
+        return replace(prediction, values=values)
 
 
 class Detector(Plugin, ABC):

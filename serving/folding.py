@@ -37,6 +37,8 @@ STEP = 0.05
 """A step of suspicion; smaller changes are not told."""
 POINTS = 64
 """Points of the history that are kept."""
+ANSWERED = "answered by "
+"""Before the name of a defense: what it remembers. No detector's name may begin so."""
 TAKEN = (EVIDENCE, REPEATS, HEARD, ALARMS, CAMPAIGN, POLICY, HISTORY)
 """Names that no detector may have."""
 

@@ -7,7 +7,7 @@ from mantlet.errors import ConfigError, RequestError
 from serving import oversight
 from serving.admission import Client
 from serving.events.kinds import Override, Unban
-from serving.folding import EVIDENCE, HISTORY, POLICY, Memory, rows_before
+from serving.folding import ANSWERED, EVIDENCE, HISTORY, POLICY, Memory, rows_before
 from serving.gateway import Gateway
 from serving.policy import override
 from serving.service import Service
@@ -105,7 +105,8 @@ def _change_at(service: Service, gateway: Gateway, who: Client, wanted: Change) 
 
 def _forgiven(memory: Memory) -> Memory:
     """Without alarms, evidence, refusal, decisions and what detectors remember; the count of rows stays."""
-    kept = {HISTORY: memory[HISTORY]} if HISTORY in memory else {}
+    # the answers of a defense stay: others to the same query would tell more
+    kept = {n: state for n, state in memory.items() if n == HISTORY or n.startswith(ANSWERED)}
     rows = np.array([rows_before(memory), 0], dtype=np.int64)
     return {**kept, EVIDENCE: {"wealth": np.zeros((0, 0)), "rows": rows}}
 

@@ -3,8 +3,9 @@
 Pure and synchronous: no clock, no network, no store. The gateway, the bench and the tests call it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from mantlet import simplex
 from mantlet.errors import PluginError, VictimError
-from mantlet.plugin import Defense, Detector
+from mantlet.plugin import Defense, Detector, RememberingDefense
 from mantlet.types import Kind, Prediction, Query, Released, Signal, Victim
-from serving.folding import Fold, Memory, Scores
+from serving.folding import ANSWERED, Fold, Memory, Scores
 from serving.policy import Decision, Level, Policy
 
 
@@ -122,7 +123,7 @@ class Pipeline:
         """Fold, decide, defend and release; runs again, without the victim, after a lost race."""
         folded = self.fold.run(query, scores, memories)
         decision = self.policy.decide(query, folded, self.fold.enforcing)
-        defended = self._defend(prediction, query, folded.signals, decision.levels)
+        defended = self._defend(prediction, query, folded.signals, decision)
         return Outcome(self._release(defended), folded.signals, decision)
 
     def _defend(
@@ -130,16 +131,19 @@ class Pipeline:
         prediction: Prediction,
         query: Query,
         signals: Mapping[str, Signal],
-        levels: np.ndarray,
+        decision: Decision,
     ) -> Prediction:
         """Each defense in order, on the rows whose level asks for it."""
         for defense in self.defenses:
-            wanted = self._asks[defense.name][levels]  # (B,)
+            wanted = self._asks[defense.name][decision.levels]  # (B,)
+            answer: Callable[..., Prediction] = defense
+            if isinstance(defense, RememberingDefense):
+                answer = partial(_recall, defense, decision.memories)
             if wanted.all():
-                prediction = defense(prediction, query, signals)
+                prediction = answer(prediction, query, signals)
             elif wanted.any():
                 rows = torch.from_numpy(wanted.nonzero()[0])
-                defended = defense(*_select(rows, prediction, query, signals))
+                defended = answer(*_select(rows, prediction, query, signals))
                 values = prediction.values.index_copy(0, rows, defended.values)
                 prediction = replace(prediction, values=values)
         return prediction
@@ -150,6 +154,24 @@ class Pipeline:
         if self.answer == "labels":
             return Released(Prediction(values.argmax(dim=1), Kind.LABELS))
         return Released(Prediction(values, prediction.kind))
+
+
+def _recall(
+    defense: RememberingDefense,
+    memories: dict[str, Memory],
+    prediction: Prediction,
+    query: Query,
+    signals: Mapping[str, Signal],
+) -> Prediction:
+    """The answers of a defense that remembers; ``memories`` are brought up to date."""
+    name = ANSWERED + defense.name
+    states = {c: memories[c][name] for c in query.clients if name in memories[c]}
+    before = dict(states)
+    answer = defense.recall(prediction, query.clients, states)
+    for client, state in states.items():
+        if state is not before.get(client):
+            memories[client] = {**memories[client], name: state}
+    return answer
 
 
 def _select(

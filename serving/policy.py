@@ -105,13 +105,13 @@ class Decision:
     """How each row is treated: ``levels`` (B,) and ``denied`` (B,).
 
     ``wanted`` (B,) are the levels that the policy asks for; in shadow mode, and for clients on the allow
-    list, they are not those of the treatment.
+    list, they are not those of the treatment. Defenses that remember write into ``memories``.
     """
 
     levels: np.ndarray
     wanted: np.ndarray
     denied: np.ndarray
-    memories: Mapping[str, Memory]
+    memories: dict[str, Memory]
 
 
 @dataclass(frozen=True)

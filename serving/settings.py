@@ -27,7 +27,7 @@ from serving import victims
 from serving.campaigns import Search
 from serving.drift import Watch
 from serving.events.webhook import Webhook
-from serving.folding import TAKEN
+from serving.folding import ANSWERED, TAKEN
 from serving.policy import Level, RateText, check_levels
 from serving.victims.base import VictimPlugin
 
@@ -192,7 +192,7 @@ class Model(Section):
         for what, plugins in (("defense", self.defenses), ("detector", self.detectors)):
             _refuse_repeats(what, [p.name for p in plugins])
         for detector in self.detectors:
-            if detector.name in TAKEN:
+            if detector.name in TAKEN or detector.name.startswith(ANSWERED):
                 raise ValueError(
                     f"detector '{detector.name}': this name is taken; give it another 'name'"
                 )

@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from pydantic import PrivateAttr, ValidationError
+from torch import Tensor
 
 from detectors.rate import Rate
 from mantlet.errors import PluginError
-from mantlet.plugin import Defense
-from mantlet.types import Kind, Prediction, Query, Signal
+from mantlet.plugin import Defense, RememberingDefense
+from mantlet.types import Kind, Prediction, Query, Signal, State
 from tests.helpers import SETUP, probabilities, query, rows
 
 CLEAN = probabilities([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
@@ -97,6 +99,50 @@ def test_a_defense_that_declares_nothing_may_change_the_top_class() -> None:
     swapped = scripted(with_values([[0.2, 0.7, 0.1], [0.1, 0.3, 0.6]]))
 
     assert swapped(CLEAN, QUERY, {}).values[0].argmax() == 1
+
+
+class Counting(RememberingDefense):
+    """Answers with the number of the row in the client's life, as a share of ten."""
+
+    type: Literal["counting"] = "counting"
+    keeps_top1 = False
+
+    def initial(self) -> State:
+        return {"rows": np.zeros(1, np.int64)}
+
+    def answer(self, state: State, rows: Tensor) -> tuple[State, Tensor]:
+        numbers = state["rows"][0] + torch.arange(1, len(rows) + 1)
+        first = (numbers / 10).unsqueeze(1)
+        values = torch.cat([first, 1 - first, torch.zeros_like(first)], dim=1)
+        return {"rows": state["rows"] + len(rows)}, values
+
+
+def test_a_defense_that_remembers_has_a_state_for_each_client() -> None:
+    states: dict[str, State] = {"ann": {"rows": np.array([4])}}
+    clean = probabilities([[0.7, 0.2, 0.1]] * 3)
+    answer = Counting().recall(clean, ["ann", "bob", "ann"], states)
+
+    assert answer.values[:, 0].tolist() == pytest.approx([0.5, 0.1, 0.6])
+    assert {client: int(state["rows"][0]) for client, state in states.items()} == {
+        "ann": 6,
+        "bob": 1,
+    }
+
+
+def test_a_defense_that_remembers_answers_as_a_function_whom_it_never_saw() -> None:
+    answer = Counting()(CLEAN, QUERY, {})
+
+    assert answer.values[:, 0].tolist() == pytest.approx([0.1, 0.2])
+
+
+@pytest.mark.parametrize("answer", [torch.zeros(1, 3), torch.zeros(2, 2), torch.full((2, 3), 0.4)])
+def test_a_defense_that_remembers_is_checked_as_others_are(answer: Tensor) -> None:
+    class Broken(Counting):
+        def answer(self, state: State, rows: Tensor) -> tuple[State, Tensor]:
+            return state, answer
+
+    with pytest.raises(PluginError, match="defense 'counting'"):
+        Broken().recall(CLEAN, QUERY.clients, {})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

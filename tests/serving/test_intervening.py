@@ -3,11 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from defenses.modelguard_s import ModelGuardS
 from mantlet.errors import RequestError
 from serving import oversight
 from serving.events.kinds import EventKind, Override, Unban
+from serving.folding import ANSWERED
 from serving.gateway import Gateway
 from serving.intervening import Change, change
 from serving.policy import Level
@@ -65,6 +68,18 @@ def test_who_is_unbanned_is_answered_again_at_once(watched: Service) -> None:
     change(watched, client, Change(unban=True))
 
     assert ask(watched, "thief", 0.0, 1) == client
+
+
+def test_who_is_unbanned_is_answered_as_before_by_a_defense_that_remembers(tmp_path: Path) -> None:
+    """A second set of cells would tell a thief a second answer to every query."""
+    ready = service(tmp_path, identity={"open": False})
+    load(ready, defenses=[ModelGuardS()])
+    client = ask(ready, "thief", 1.0, 1)
+    before = ready.gateways["mnist"].memory_of(client)[ANSWERED + "modelguard_s"]
+    change(ready, client, Change(unban=True))
+    after = ready.gateways["mnist"].memory_of(client)[ANSWERED + "modelguard_s"]
+
+    assert np.array_equal(after["answers"], before["answers"])
 
 
 def test_unban_is_recorded(watched: Service) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from defenses.gaussian_noise import GaussianNoise
 from defenses.label_only import LabelOnly
+from defenses.modelguard_s import ModelGuardS
 from defenses.reverse_sigmoid import ReverseSigmoid
 from defenses.rounding import Rounding
 from defenses.top_k import TopK
@@ -29,7 +30,7 @@ from mantlet.errors import PluginError, VictimError
 from mantlet.plugin import Defense, Setup
 from mantlet.types import Kind, Prediction, Query, Signal, Victim
 from serving import calibration
-from serving.folding import Memory
+from serving.folding import ANSWERED, Memory
 from serving.pipeline import Outcome, Pipeline
 from serving.policy import Level, end_of_refusal
 from serving.victims.torch import TorchVictim
@@ -258,6 +259,64 @@ def test_a_defense_that_no_row_asks_for_is_not_called() -> None:
     Pipeline(VICTIM, (Rate(rows=100),), (spy,), levels=levels).run(query(rows(3)), {})
 
     assert spy._asked == []
+
+
+def test_what_a_defense_remembers_of_a_client_decides_that_clients_answers_alone() -> None:
+    """A cell for each class: Ann's second row is answered with her first of that class, Bob's with his own."""
+    pipeline = Pipeline(VICTIM, (Rate(),), loaded(ModelGuardS(epsilon=2.0)))
+    inputs = rows(40)
+    labels = VICTIM.predict(inputs).values.argmax(dim=1)
+    first, second = inputs[labels == labels[0]][:2].split(1)
+    ann = pipeline.run(query(first, "ann"), {})
+    both = pipeline.run(query(torch.cat([second, second]), ["ann", "bob"]), ann.memories)
+
+    assert torch.equal(both.released.values[0], ann.released.values[0])
+    assert not torch.allclose(both.released.values[1], ann.released.values[0], atol=1e-3)
+    assert torch.allclose(both.released.values[1], VICTIM.predict(second).values[0], atol=1e-4)
+
+
+def test_what_a_defense_remembers_is_kept_beside_the_detectors_and_written_into_nobodys_memory() -> (
+    None
+):
+    pipeline = Pipeline(VICTIM, (Rate(),), loaded(ModelGuardS(epsilon=0.05)))
+    one = pipeline.run(query(rows(8)), {}).memories
+    cells = one["client"][ANSWERED + "modelguard_s"]["answers"]
+    before = len(cells)
+    other = pipeline.run(query(rows(8, seed=1)), one).memories
+
+    assert one["client"].keys() - Pipeline(VICTIM, (Rate(),)).run(query(rows(1)), {}).memories[
+        "client"
+    ].keys() == {ANSWERED + "modelguard_s"}
+    assert len(one["client"][ANSWERED + "modelguard_s"]["answers"]) == before
+    assert len(other["client"][ANSWERED + "modelguard_s"]["answers"]) > before
+
+
+def test_a_defense_remembers_just_the_rows_whose_level_asks_for_it() -> None:
+    levels = (
+        Level(name="normal"),
+        Level(name="pressed", suspicion=0.5, defenses=("modelguard_s",)),
+    )
+    defenses = loaded(ModelGuardS(epsilon=0.01))
+    pipeline = Pipeline(VICTIM, (Rate(rows=8),), defenses, levels=levels)
+    quiet = pipeline.run(query(rows(3)), {}).memories
+    pressed = pipeline.run(query(rows(6)), {}).memories
+
+    assert ANSWERED + "modelguard_s" not in quiet["client"]
+    assert len(pressed["client"][ANSWERED + "modelguard_s"]["answers"]) == 3
+
+
+def test_after_a_lost_race_a_defense_answers_by_what_the_other_batch_left() -> None:
+    pipeline = Pipeline(VICTIM, (), loaded(ModelGuardS(epsilon=2.0)))
+    mine, others = query(rows(1)), query(rows(40, seed=1))
+    prediction, scores = pipeline.predict(mine), {}
+    alone = pipeline.respond(mine, prediction, scores, {})
+    stored = pipeline.run(others, {}).memories
+    again = pipeline.respond(mine, prediction, scores, stored)
+    twice = pipeline.respond(mine, prediction, scores, stored)
+
+    assert torch.allclose(alone.released.values, prediction.values, atol=1e-4)
+    assert not torch.allclose(again.released.values, prediction.values, atol=1e-3)
+    assert torch.equal(twice.released.values, again.released.values)
 
 
 def test_without_a_policy_every_defense_runs_on_every_row() -> None:

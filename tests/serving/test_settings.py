@@ -123,6 +123,11 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "models.mnist",
         "detector 'policy': this name is taken",
     ),
+    "a detector named as what a defense remembers": (
+        append("detectors", {"type": "rate", "name": "answered by modelguard_s"}),
+        "models.mnist",
+        "detector 'answered by modelguard_s': this name is taken",
+    ),
     "policy asks for a defense that is not there": (
         level(1, defenses=["reverse_sigmoi"]),
         "models.mnist",
