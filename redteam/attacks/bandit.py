@@ -18,8 +18,9 @@ class Bandit:
     def policy(self, open_arms: np.ndarray) -> np.ndarray:
         """(arms,) chances of the arms; those that are not open have none. One of them must be."""
         raised = np.where(open_arms, self._preferences, -np.inf)
-        weights: np.ndarray = np.exp(raised - raised.max())
-        return weights / weights.sum()
+        weights = np.exp(raised - raised.max())
+        chances: np.ndarray = weights / weights.sum()
+        return chances
 
     def reward(self, arm: int, reward: float) -> None:
         """Learn what an arm paid."""

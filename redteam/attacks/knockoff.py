@@ -69,7 +69,7 @@ class _Rewards:
         diverse = (answers - self._sum / self._rows).clamp_min(0).sum(dim=1)
         loss = nn.functional.cross_entropy(self._clone(inputs), answers, reduction="none")
         self._optimizer.zero_grad()
-        loss.mean().backward()
+        loss.mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimizer.step()
         parts = torch.stack([top[:, 0] - top[:, 1], diverse, loss.detach()], dim=1)  # (B, 3)
         rewards: np.ndarray = self._rescaled(parts.numpy()).mean(axis=1)

@@ -5,13 +5,17 @@ from typing import Annotated
 from pydantic import Field
 
 from mantlet.registry import type_name
+from redteam.treatments.bayes import Bayes
 from redteam.treatments.confident import Confident
+from redteam.treatments.inverse import Inverse
 from redteam.treatments.labels import Labels
 from redteam.treatments.sharpen import Sharpen
 from redteam.treatments.treatment import Treatment
 
-AnyTreatment = Annotated[Confident | Labels | Sharpen, Field(discriminator="type")]
-BUILTIN: tuple[type[Treatment], ...] = (Confident, Labels, Sharpen)
+AnyTreatment = Annotated[
+    Bayes | Confident | Inverse | Labels | Sharpen, Field(discriminator="type")
+]
+BUILTIN: tuple[type[Treatment], ...] = (Bayes, Confident, Inverse, Labels, Sharpen)
 
 
 def known() -> dict[str, type[Treatment]]:
