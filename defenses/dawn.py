@@ -13,15 +13,17 @@ from mantlet import noise
 from mantlet.plugin import Defense, Setup
 from mantlet.types import Prediction, Query, Signal
 
-SIDE = 4
-"""A picture is averaged down to that many pixels a side before it is hashed."""
+WAVES = 2
+"""The most waves across a picture whose strength is measured; it has as many each way."""
+SHAPE = 16
+"""The most numbers that are measured of a row."""
 DIRECTIONS = 10
-"""Secret directions along which it is measured."""
-STEP = 0.25
-"""Width of a cell along each; the averaged picture has length 1."""
-FLAT = 0.05
-"""Contrast under which a picture counts as flat, and is not stretched further."""
-# whoever changes these four gives up the marks of earlier answers
+"""Secret directions in which they are hashed."""
+STEP = 0.15
+"""Width of a cell along each; the numbers of a row have length 1."""
+FLAT = 0.01
+"""Contrast under which a row counts as flat, and is not stretched further."""
+# whoever changes these five gives up the marks of earlier answers
 
 Rate = Annotated[float, Field(ge=0, le=0.5)]
 
@@ -44,10 +46,11 @@ class Dawn(Defense):
     ``y'[t] = y[top], y'[top] = y[t]`` with ``t = (top + turn) mod C`` where ``draw < rate``: the row's
     sorted probabilities stay, so neither confidence nor entropy shows it. ``rate`` is that of the row's
     step: unsuspected, suspected, alarmed; what is marked at one rate is marked at every higher one.
-    ``draw`` and ``turn`` are keyed by the cell of a robust hash: the picture averaged to 4x4, without
-    its mean and at length 1, along ten secret directions (Datar et al., "Locality-sensitive hashing
-    scheme based on p-stable distributions", SCG 2004, section 3.1). So noise, brightness and another
-    encoding mostly change nothing, and the same row gets the same answer whoever asks. A clone learns
+    ``draw`` and ``turn`` are keyed by the cell of a robust hash: the strengths of the picture's 14 longest
+    waves at length 1, along ten secret directions (Datar et al., "Locality-sensitive hashing scheme
+    based on p-stable distributions", SCG 2004, section 3.1); of rows that are no pictures, 16 averages.
+    So noise, brightness, another encoding and moving the picture mostly change nothing (the strength of
+    a wave does not depend on where it starts), and the same row gets the same answer whoever asks. A clone learns
     the marks, and ``mantlet ownership verify`` finds them in it. Source: Szyller, Atli, Marchal and
     Asokan, "DAWN: Dynamic Adversarial Watermarking of Neural Networks", ACM MM 2021, section 4.
     Deviations: the hash (theirs is keyed over the input, or over an embedding that was learned), the steps
@@ -55,10 +58,10 @@ class Dawn(Defense):
     changes**: a suspected honest client loses that share of right answers, so the rate of the
     unsuspected is 0.
 
-    Cost: one averaging, ten products and one hash a row; ``rate`` of the answers of whoever is suspected.
-    What undoes it: pictures moved by a pixel or more, asked several times and put to the vote; a thief
-    who drops rows that a first clone contradicts, and with them rows near the boundary; long
-    fine-tuning on true labels; an unsuspected account, asked the same rows, shows where marks are.
+    Cost: one transform, ten products and one hash a row; ``rate`` of the answers of whoever is suspected.
+    What undoes it: pictures turned or stretched, asked several times and put to the vote; a thief who
+    drops rows that a first clone contradicts, and with them rows near the boundary; long fine-tuning on
+    true labels; an unsuspected account, asked the same rows, shows where marks are.
     """
 
     type: Literal["dawn"] = "dawn"
@@ -79,9 +82,8 @@ class Dawn(Defense):
     def load(self, setup: Setup) -> None:
         self._key = setup.secret
         seed = torch.zeros(1, 1)
-        drawn = noise.normal(self._key, f"{self.name}/directions", seed, DIRECTIONS * SIDE**2)
-        directions = drawn.double().view(DIRECTIONS, SIDE**2)
-        self._directions = directions / directions.norm(dim=1, keepdim=True)  # (K, D)
+        drawn = noise.normal(self._key, f"{self.name}/directions", seed, DIRECTIONS * SHAPE)
+        self._directions = drawn.double().view(DIRECTIONS, SHAPE)
         seeds = noise.row_seeds(self._key, f"{self.name}/offsets", seed)
         self._offsets = torch.from_numpy(noise.uniform(seeds, DIRECTIONS)[0])  # (K,)
 
@@ -92,9 +94,11 @@ class Dawn(Defense):
 
     def marks(self, inputs: Tensor, classes: int) -> Marks:
         """What the key says of (B, *shape) inputs of a model with so many classes; no suspicion needed."""
-        averaged = _averaged(inputs).cpu()  # (B, D)
+        measured = _measured(inputs).cpu()  # (B, D)
+        directions = self._directions[:, : measured.shape[1]]
+        directions = directions / directions.norm(dim=1, keepdim=True)  # (K, D)
         # not a matrix product: its last bit depends on how many rows there are
-        along = (averaged[:, None, :] * self._directions).sum(dim=2)  # (B, K)
+        along = (measured[:, None, :] * directions).sum(dim=2)  # (B, K)
         steps = torch.floor(along / STEP + self._offsets)
         cells = noise.row_seeds(self._key, self.name, steps * noise.STEP)
         drawn = noise.uniform(cells, 2)
@@ -126,14 +130,15 @@ class Dawn(Defense):
         return np.where(alarm.numpy(), self.rate_alarmed, some)
 
 
-def _averaged(inputs: Tensor) -> Tensor:
-    """(B, SIDE**2) float64: rows averaged down, without their mean, at length 1 unless they are flat."""
+def _measured(inputs: Tensor) -> Tensor:
+    """(B, D) float64 with D <= SHAPE: what is hashed of rows, at length 1 unless they are flat."""
     rows = inputs.double()
-    if rows.ndim == 4:
-        small = nn.functional.adaptive_avg_pool2d(rows.mean(dim=1, keepdim=True), SIDE)
+    if rows.ndim == 4 and min(rows.shape[2:]) > 2 * WAVES:
+        waves = torch.fft.rfft2(rows.mean(dim=1), norm="forward")  # (B, H, W // 2 + 1)
+        longest = torch.cat([waves[:, : WAVES + 1], waves[:, -WAVES:]], dim=1)[:, :, : WAVES + 1]
+        numbers = longest.abs().flatten(1)[:, 1:]  # the first is the mean
     else:
-        small = nn.functional.adaptive_avg_pool1d(rows.flatten(1)[:, None], SIDE**2)
-    small = small.flatten(1)
-    centred = small - small.mean(dim=1, keepdim=True)
-    length: Tensor = centred.norm(dim=1, keepdim=True)
-    return centred / length.clamp_min(FLAT * SIDE)
+        averages = nn.functional.adaptive_avg_pool1d(rows.flatten(1)[:, None], SHAPE)[:, 0]
+        numbers = (averages - averages.mean(dim=1, keepdim=True)) / SHAPE**0.5
+    length: Tensor = numbers.norm(dim=1, keepdim=True)
+    return numbers / length.clamp_min(FLAT)

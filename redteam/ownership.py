@@ -144,6 +144,12 @@ def moving(thief: Thief) -> Stolen:
     return _voted(thief, lambda rows: torch.roll(rows, next(places), dims=(2, 3)))
 
 
+def turning(thief: Thief) -> Stolen:
+    """As `voting`, with copies that are turned by up to 20 degrees or stay."""
+    degrees = iter([0, -20, -10, 10, 20])
+    return _voted(thief, lambda rows: _turned(rows, next(degrees)))
+
+
 def sceptical(thief: Thief) -> Stolen:
     """Drops the rows that a clone of the other half of them contradicts, and learns from the rest."""
     answers = thief.ask(thief.pool)
@@ -170,6 +176,15 @@ def _voted(thief: Thief, copy: Callable[[Tensor], Tensor]) -> Stolen:
     return thief.learned(Transfer(pictures, answers)), torch.cat(copies)
 
 
+def _turned(rows: Tensor, degrees: int) -> Tensor:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine = torch.tensor([[c, -s, 0.0], [s, c, 0.0]], dtype=torch.float32)
+    places = nn.functional.affine_grid(
+        affine.expand(len(rows), 2, 3), list(rows.shape), align_corners=False
+    )
+    return nn.functional.grid_sample(rows, places, align_corners=False)
+
+
 def _noisy(rows: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     drawn = torch.randn(rows.shape, generator=generator)
     return (rows + sigma * drawn).clamp(0, 1)
@@ -181,6 +196,7 @@ THIEVES: Mapping[str, Callable[[Thief], Stolen]] = {
     "jittered": jittered,
     "voting": voting,
     "moving": moving,
+    "turning": turning,
     "sceptical": sceptical,
     "tuning": tuning,
 }
