@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-detection ci
+.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection ci
 
 serve: .venv/served
 	$(BIN)/mantlet serve $(CONFIG) $(if $(PORT),--set listen.port=$(PORT)) $(if $(WORKERS),--set listen.workers=$(WORKERS))
@@ -51,6 +51,9 @@ wheel: .venv/tested
 
 bench-serving: .venv/tested
 	$(BIN)/python -m tests.benchmarks.serving --out docs/results/serving.json
+
+bench-ownership: .venv/tested  # the folder of bench-detection; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.ownership --out docs/results/ownership.json
 
 bench-detection: .venv/tested  # MANTLET_DATA is the folder of the pictures; goes on where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.detection --out docs/results/detection.json

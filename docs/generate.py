@@ -23,7 +23,7 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
-from docs import detection, measured
+from docs import detection, measured, owned
 from docs.tables import table
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, Plugin
@@ -395,6 +395,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "detection_campaigns": lambda: measured.table_of(detection.campaigns()),
     "detection_published": lambda: measured.table_of(detection.published()),
     "detection_cost": lambda: measured.table_of(detection.costs()),
+    "ownership_thieves": lambda: measured.table_of(owned.thieves()),
+    "ownership_controls": lambda: measured.table_of(owned.controls()),
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

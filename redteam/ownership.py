@@ -250,9 +250,9 @@ def _labelled(x: np.ndarray, y: np.ndarray | None) -> Transfer:
 
 
 def cases(pools: Sequence[str], seeds: Sequence[int]) -> Iterator[Case]:
-    """Plain thieves at every rate and at none; those who know of the mark with pictures of its kind."""
+    """With pictures of the model's kind every rate, and every thief at one; with others that one alone."""
     for seed, pool in product(seeds, pools):
-        for rate in (0.0, USUAL) if pool == "omniglot" else (0.0, *RATES):
+        for rate in (0.0, *RATES) if pool == "mnist" else (0.0, USUAL):
             yield Case(pool, rate, "plain", seed)
         for thief in THIEVES:
             if thief != "plain" and pool == "mnist":
