@@ -83,11 +83,16 @@ class Evidence:
         t = np.asarray(seen)[order, None] + np.arange(1, counts[0] + 1)  # (N, steps)
         money = (1.0 / (t * (t + 1.0)))[:, :, None, None]
         now = wealth[order]
+        if len(order) == 1:  # its rows are one array each, and no list of them
+            at = now[0]
+            for row, paid in zip(rows_of[0], money[0], strict=True):
+                at = np.multiply(at + paid, factor[row], out=trail[row])
+                np.minimum(at, CEILING, out=at)
+            return at[None].copy(), trail
         for step, many in enumerate((counts > np.arange(counts[0])[:, None]).sum(axis=1).tolist()):
-            # one client's turn indexes by a number, which is many times faster than by a list
-            rows = [rows_of[n][step] for n in order[:many]] if many > 1 else rows_of[order[0]][step]
-            at = now[:many] if many > 1 else now[0]
-            at += money[:many, step] if many > 1 else money[0, step]
+            rows = [rows_of[n][step] for n in order[:many]]
+            at = now[:many]
+            at += money[:many, step]
             at *= factor[rows]
             np.minimum(at, CEILING, out=at)
             trail[rows] = at

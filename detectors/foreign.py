@@ -18,7 +18,7 @@ from mantlet.plugin import Calibration, EvidenceDetector, Setup
 from mantlet.types import Prediction, Query, State
 
 Measure = Literal["residual", "mahalanobis", "energy"]
-CLASSIFIER = "classifier"
+CLASSIFIER, NEAR = "classifier", "near"
 ALL = (CLASSIFIER, *get_args(Measure))
 FEW = 50
 """A class of fewer held-out rows has the threshold of all."""
@@ -72,6 +72,11 @@ class Foreign(EvidenceDetector):
 
     _trained: list[Foreignness] = PrivateAttr(default_factory=list)
 
+    @cached_property
+    def _parts(self) -> dict[str, slice]:
+        """The columns of each basis among all."""
+        return {}
+
     def load(self, setup: Setup) -> None:
         super().load(setup)
         if not self._learned:
@@ -93,6 +98,23 @@ class Foreign(EvidenceDetector):
                     f" '{self.classifier}'; run: mantlet calibrate CONFIG --benign FILE"
                 )
             self._trained.append(Foreignness.load(self.classifier))
+        self._stack()
+
+    def _stack(self) -> None:
+        """All bases side by side, so that one product reads the inputs once; and all thresholds."""
+        learned = self._learned
+        code = learned["near.code"]
+        bases = {NEAR: (code, np.zeros(len(code), np.float32))}
+        if "residual" in self._measures:
+            bases["residual"] = learned["residual.components"], learned["residual.mean"]
+        for known in self._trained:
+            bases[CLASSIFIER] = known.arrays["components"], known.arrays["mean"]
+        ends = np.cumsum([0, *(basis.shape[1] for basis, _ in bases.values())]).tolist()
+        self._parts.update(zip(bases, map(slice, ends, ends[1:]), strict=False))
+        learned["bases"] = np.concatenate([basis for basis, _ in bases.values()], axis=1)  # (d, K)
+        learned["centre"] = np.concatenate([mean @ basis for basis, mean in bases.values()])
+        each = [learned[f"{measure}.threshold"] for measure in self._measures]
+        learned["thresholds"] = np.stack(each, axis=1)  # (C, G)
 
     @cached_property
     def _wanted(self) -> tuple[str, ...]:
@@ -115,15 +137,18 @@ class Foreign(EvidenceDetector):
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, G + 16): flags, and the code by which rows are compared."""
-        flags = np.zeros((len(query.clients), len(self._measures) + CODE), np.float32)
-        learned = self._learned
+        many, learned = len(self._measures), self._learned
+        scores = np.zeros((len(query.clients), many + CODE), np.float32)
         if learned:
-            flags[:, len(self._measures) :] = _coded(query.inputs, learned["near.code"])
-            named = prediction.values.numpy().argmax(axis=1)
+            flat = query.inputs.reshape(len(query.inputs), -1).numpy()
+            along = flat @ learned["bases"] - learned["centre"]  # (B, K)
             for column, measure in enumerate(self._measures):
-                distance = self._distance(measure, learned, query, prediction)
-                flags[:, column] = distance > learned[f"{measure}.threshold"][named]
-        return torch.from_numpy(flags)
+                own = along[:, self._parts[measure]] if measure in self._parts else None
+                scores[:, column] = self._distance(measure, learned, query, prediction, own)
+            named = prediction.values.numpy().argmax(axis=1)
+            scores[:, :many] = scores[:, :many] > learned["thresholds"][named]
+            scores[:, many:] = along[:, self._parts[NEAR]]
+        return torch.from_numpy(scores)
 
     def initial(self) -> State:
         return {"first": np.full(CODE, np.inf), "rows": np.zeros(1, np.int64)}
@@ -136,6 +161,8 @@ class Foreign(EvidenceDetector):
         flags, codes = rows[:, : self.width], rows[:, self.width :]
         near = float(self._learned.get("near.square", 0.0))
         others = np.concatenate([state["first"][None], codes])  # (1 + n, k)
+        if (np.square(codes - others[:-1]).sum(axis=1) >= near).all():  # nearly always: no burst
+            return {"first": others[-1].copy(), "rows": np.ones(1, np.int64)}, flags
         alike = (np.square(codes[:, None] - others).sum(axis=2) < near).tolist()
         first, count, new = 0, int(state["rows"][0]), np.zeros((len(rows), 1), dtype=bool)
         for row, near_to in enumerate(alike):
@@ -146,11 +173,17 @@ class Foreign(EvidenceDetector):
         return after, np.where(new, flags, 0.0)
 
     def _distance(
-        self, measure: str, learned: Calibration, query: Query, prediction: Prediction
+        self,
+        measure: str,
+        learned: Calibration,
+        query: Query,
+        prediction: Prediction,
+        explained: np.ndarray | None = None,
     ) -> np.ndarray:
+        """(B,) with what of the inputs the measure's components explain, where that is known already."""
         if measure == CLASSIFIER:
-            return self._trained[0].judge(query.inputs.numpy(), prediction)
-        return _distance(measure, learned, query.inputs, prediction)
+            return self._trained[0].judge(query.inputs.numpy(), prediction, explained)
+        return _distance(measure, learned, query.inputs, prediction, explained)
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Fit on one half of the rows, take thresholds from the other; needs 200 rows or more."""
@@ -225,12 +258,17 @@ def _shown(measure: Measure, prediction: Prediction) -> bool:
 
 
 def _distance(
-    measure: str, learned: Calibration, inputs: Tensor, prediction: Prediction
+    measure: str,
+    learned: Calibration,
+    inputs: Tensor,
+    prediction: Prediction,
+    explained: np.ndarray | None,
 ) -> np.ndarray:
     """(B,) distance from benign traffic, squared where it is Euclidean; larger is stranger."""
     if measure == "residual":
         centred = inputs.reshape(len(inputs), -1).numpy() - learned["residual.mean"]  # (B, d)
-        explained = centred @ learned["residual.components"]  # (B, k)
+        if explained is None:
+            explained = centred @ learned["residual.components"]  # (B, k)
         unexplained: np.ndarray = _square_norms(centred) - _square_norms(explained)
         return unexplained
     if measure == "mahalanobis":

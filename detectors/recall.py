@@ -10,15 +10,17 @@ from mantlet.types import State
 
 FINENESS = 8.0
 """Steps of a code per standard deviation of benign rows; the largest it holds is 127 steps."""
+NEVER, LONG = -(2**30), 2**30
+"""How many rows ago what was never sent was sent, and what was so long ago that it is all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """What n new rows of one client find among P others: the slots and, of several, each other.
 
-    ``square`` (n, P) squared distances in steps; ``lag`` (n, P) how many rows ago the other was sent, 0
-    where it was forgotten or not sent yet; ``same`` (n, P) whether both have one tag. ``after`` is what
-    is remembered then.
+    ``square`` (n, P) squared distances in steps; ``lag`` (n, P) how many rows ago the other was sent, 0 or
+    less where it was forgotten or not sent yet; ``same`` (n, P) whether both have one tag. ``after`` is
+    what is remembered then.
     """
 
     square: np.ndarray
@@ -73,18 +75,16 @@ def recall(
     ``first`` is the number of the first of them. Distances are whole numbers and exact, so all is the
     same however a stream is cut.
     """
-    codes, known, births = memory["codes"], memory["tags"], memory["born"].astype(np.int64)
-    numbers = np.arange(first, first + len(new))
+    codes, known, births = memory["codes"], memory["tags"], memory["born"]
+    steps = np.arange(len(new), dtype=np.int32)
     after = {name: memory[name].copy() for name in ("codes", "tags", "born")}
-    for row, slot in enumerate(slots):
-        after["codes"][slot], after["tags"][slot] = new[row], tags[row]
-        after["born"][slot] = first + row
+    # of several that take one slot the last stays
+    after["codes"][slots], after["tags"][slots], after["born"][slots] = new, tags, first + steps
+    age = np.where(births > 0, first - births.astype(np.int64), NEVER)
     if len(new) == 1:  # nothing comes between the row and what is remembered
-        lag = np.where(births > 0, first - births, 0)[None]
-        return Recalled(_squares(codes, new), lag, (known == tags[0])[None], after)
-    births = np.concatenate([births, numbers])
-    lag = numbers[:, None] - births
-    lag[(births == 0) | (lag < 0) | (_deaths(len(codes), slots, first) < numbers[:, None])] = 0
+        return Recalled(_squares(codes, new), age[None], (known == tags[0])[None], after)
+    lag = steps[:, None] + np.concatenate([np.minimum(age, LONG), -steps], dtype=np.int32)
+    lag *= _last(len(codes), slots) >= steps[:, None]
     same = np.concatenate([known, tags]) == tags[:, None]
     return Recalled(_squares(np.concatenate([codes, new]), new), lag, same, after)
 
@@ -97,14 +97,14 @@ def runs(following: np.ndarray, before: int) -> np.ndarray:
     return run
 
 
-def _deaths(many: int, slots: Sequence[int], first: int) -> np.ndarray:
-    """(M + n,) the number of the row that takes the place of what is in the slots, and of each new one."""
-    deaths = np.full(many + len(slots), np.iinfo(np.int64).max)
-    holder = dict(zip(slots, slots, strict=True))
+def _last(many: int, slots: Sequence[int]) -> np.ndarray:
+    """(M + n,) the last of the new rows, from 0, that finds what is in the slots, and each new one."""
+    last = np.full(many + len(slots), LONG, dtype=np.int32)
+    holder: dict[int, int] = {}
     for row, slot in enumerate(slots):
-        deaths[holder[slot]] = first + row
+        last[holder.get(slot, slot)] = row
         holder[slot] = many + row
-    return deaths
+    return last
 
 
 def _squares(others: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -78,7 +78,8 @@ class Similarity(EvidenceDetector):
         flat = query.inputs.reshape(len(query.inputs), -1).numpy()
         scores = np.zeros((len(flat), 3 + self.dimensions), np.float32)
         scores[:, 0] = _label(prediction)
-        scores[:, 1:3] = np.stack(divmod(row_marks(self._secret, query.inputs), 1 << 16), axis=1)
+        marks = row_marks(self._secret, query.inputs)
+        scores[:, 1], scores[:, 2] = marks >> 16, marks & 0xFFFF
         if self._learned:
             scores[:, 3:] = flat @ self._learned["basis"] - self._learned["centre"]
         return torch.from_numpy(scores)
@@ -99,18 +100,18 @@ class Similarity(EvidenceDetector):
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
         first, run = int(state["rows"][0]) + 1, int(state["rows"][1])
         slots = [self._slot(number) for number in range(first, first + len(rows))]
-        prints = (rows[:, 1] * (1 << 16) + rows[:, 2]).astype(np.uint32)
-        found = recall(state, codes_of(rows[:, 3:]), prints, slots, first)
-        lag = np.where(found.same, 0, found.lag)  # a retry is no partner
-        old = lag > self.gap
-        near, least, size = _nearness(found.square, old)
-        recent = np.where((lag > 0) & ~old, found.square, np.inf).min(axis=1)
-        run_of = runs(recent < least, run)
+        halves = rows[:, 1:3].astype(np.uint32)
+        tags = (halves[:, 0] << 16) + halves[:, 1]
+        found = recall(state, codes_of(rows[:, 3:]), tags, slots, first)
+        other = ~found.same  # a retry is no partner
+        near, least, size = _nearness(found.square, (found.lag > self.gap) & other)
+        nearest = np.where((found.lag > 0) & other, found.square, np.inf).min(axis=1)
+        run_of = runs(nearest < least, run)
         bucket = np.searchsorted(SIZES, size, side="right")
         below = near < self._learned["near"][rows[:, 0].astype(np.int64), bucket]
         flags = np.empty((len(rows), 2))
         flags[:, 0] = below & ((run_of == 0) | (run_of > self.gap))
-        flags[:, 1] = np.minimum(recent, least) <= PROBE
+        flags[:, 1] = nearest <= PROBE
         return found.after | {"rows": np.array([first + len(rows) - 1, run_of[-1]])}, flags
 
     def _slot(self, number: int) -> int:

@@ -27,6 +27,7 @@ MOST = 0.5
 """Radius beyond which rows are not called close, however few there are."""
 BITS = 20
 """Hyperplanes that divide the space of the codes into cells."""
+PLACES = (2.0 ** np.arange(BITS)).astype(np.float32)
 CLOSEST = 50
 """Closest pairs of benign rows from which the tail of all pairs is told."""
 
@@ -85,7 +86,7 @@ class Sketch(ThresholdDetector):
             return torch.from_numpy(scores)
         codes = _codes(query.inputs, self._learned)  # (B, k)
         side = codes @ self._learned["planes"] > 0
-        cell = (side @ (1 << np.arange(BITS))).astype(np.uint64)
+        cell = (side @ PLACES).astype(np.uint64)
         order = np.uint64(self._learned["order"][0])
         scores[:, 0] = (cell + np.uint64(1)) * order >> np.uint64(40)  # the highest of 64 bits
         scores[:, 1] = _scale(codes, self._learned["reference"])
@@ -163,8 +164,8 @@ def _codes(inputs: Tensor, learned: Calibration) -> np.ndarray:
 
 def _scale(codes: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(B,) distance to the nearest of the benign rows."""
-    norms = np.einsum("bk,bk->b", reference, reference)
-    nearest = (norms - 2.0 * (codes @ reference.T)).min(axis=1)
+    half = 0.5 * np.einsum("bk,bk->b", reference, reference)
+    nearest = -2.0 * (codes @ reference.T - half).max(axis=1)
     square = np.einsum("bk,bk->b", codes, codes) + nearest
     scale: np.ndarray = np.sqrt(np.maximum(square, 1e-12))
     return scale

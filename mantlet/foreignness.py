@@ -52,10 +52,12 @@ class Foreignness:
         known = len(self.arrays["mean"]), len(self.arrays["centre"])
         return bool((inputs[0].size, width) == known)
 
-    def judge(self, inputs: np.ndarray, prediction: Prediction) -> np.ndarray:
-        """(B,) log-odds that the rows are foreign."""
+    def judge(
+        self, inputs: np.ndarray, prediction: Prediction, explained: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(B,) log-odds that the rows are foreign; ``explained`` as in `described`."""
         a = self.arrays
-        seen = described(a, inputs, prediction if self.needs_victim else None)
+        seen = described(a, inputs, prediction if self.needs_victim else None, explained)
         near = np.clip((seen - a["centre"]) / a["scale"], -LIMIT, LIMIT)
         hidden = np.maximum(near @ a["hidden.weight"] + a["hidden.bias"], 0.0)
         odds: np.ndarray = hidden @ a["output.weight"] + a["output.bias"]
@@ -63,11 +65,18 @@ class Foreignness:
 
 
 def described(
-    arrays: Mapping[str, np.ndarray], inputs: np.ndarray, prediction: Prediction | None
+    arrays: Mapping[str, np.ndarray],
+    inputs: np.ndarray,
+    prediction: Prediction | None,
+    explained: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(B, F) numbers of each row that the classifier looks at."""
+    """(B, F) numbers of each row that the classifier looks at.
+
+    ``explained`` (B, k) are the centred inputs along the components, where they are known already.
+    """
     centred = inputs.reshape(len(inputs), -1) - arrays["mean"]
-    explained = centred @ arrays["components"]  # (B, k)
+    if explained is None:
+        explained = centred @ arrays["components"]
     square = np.einsum("bd,bd->b", centred, centred) - np.einsum("bk,bk->b", explained, explained)
     rest = np.sqrt(np.maximum(square, 0.0))[:, None]
     parts = [explained, rest, np.log(rest + 0.1)]

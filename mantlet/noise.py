@@ -32,7 +32,8 @@ def row_marks(key: bytes, inputs: Tensor) -> np.ndarray:
     """
     bits = inputs.reshape(len(inputs), -1).numpy(force=True).view(np.uint32)
     with np.errstate(over="ignore"):  # 64-bit arithmetic is meant to wrap
-        sums = bits.astype(np.uint64) @ _weights(key, bits.shape[1])
+        # einsum: integers have no fast matrix product
+        sums = np.einsum("bd,d->b", bits.astype(np.uint64), _weights(key, bits.shape[1]))
     marks: np.ndarray = (sums >> np.uint64(32)).astype(np.uint32)
     return marks
 

@@ -43,10 +43,7 @@ TAKEN = (EVIDENCE, REPEATS, HEARD, ALARMS, CAMPAIGN, POLICY, HISTORY)
 """Names that no detector may have."""
 
 Scores = Mapping[str, np.ndarray]
-"""Every detector's (B, F) float64 scores of a query."""
-
-Opinion = tuple[np.ndarray, np.ndarray]
-"""(B,) float32 suspicion and (B,) bool alarm."""
+"""Every detector's (B, F) scores of a query, float32 or float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,24 @@ class Folded:
     rows: np.ndarray
     signals: Mapping[str, Signal]
     memories: Mapping[str, dict[str, State]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What all signals say: (S, B) float32 ``suspicion`` and (S, B) bool ``alarm``; at first nothing."""
+
+    names: Sequence[str]
+    suspicion: np.ndarray
+    alarm: np.ndarray
+
+    @classmethod
+    def nothing(cls, names: Sequence[str], rows: int) -> "_Said":
+        size = (len(names), rows)
+        return cls(names, np.zeros(size, np.float32), np.zeros(size, dtype=bool))
+
+    def signals(self) -> dict[str, Signal]:
+        suspicion, alarm = (torch.from_numpy(a).unbind() for a in (self.suspicion, self.alarm))
+        return {n: Signal(*of, n) for n, *of in zip(self.names, suspicion, alarm, strict=True)}
 
 
 class Fold:
@@ -80,8 +95,10 @@ class Fold:
         self._columns = crc32(repr(about).encode())
         self._held = np.zeros(sum(d.width for d in self.tested), dtype=bool)
         self._tolerated: dict[str, np.ndarray] = {}
-        self._silent = [EVIDENCE, *(d.name for d in detectors if isinstance(d, EvidenceDetector))]
         self.names = (EVIDENCE, *(d.name for d in detectors))
+        self._tested = [
+            self.names.index(name) for name in (EVIDENCE, *(d.name for d in self.tested))
+        ]
         judges = [d for d in detectors if isinstance(d, ThresholdDetector)]
         enforcing = tuple(d.name for d in judges if d.enforces)
         self.enforcing = (EVIDENCE, *enforcing) if self.tested else enforcing
@@ -97,38 +114,20 @@ class Fold:
         for seen, own in zip(before.tolist(), rows_of.values(), strict=True):
             rows[own] = range(seen + 1, seen + 1 + len(own))
         folded = Folded(rows_of, rows, {}, after)
-        opinions: dict[str, Opinion] = self._test(query, scores, folded, before)
-        for detector in self._detectors:
+        marked = any(CAMPAIGN in memory.get(ALARMS, {}) for memory in after.values())
+        said = _Said.nothing((*self.names, CAMPAIGN) if marked else self.names, len(rows))
+        self._test(query, scores, folded, before, said)
+        for index, detector in enumerate(self._detectors, start=1):
             if isinstance(detector, ThresholdDetector):
-                opinions[detector.name] = self._judge(detector, scores, query, folded)
-        self._latch(opinions, folded, query.at)
-        self._write(opinions, folded, query.at)
-        signals = {
-            name: Signal(torch.from_numpy(suspicion), torch.from_numpy(alarm), name)
-            for name, (suspicion, alarm) in opinions.items()
-        }
-        return Folded(rows_of, rows, signals, after)
+                self._judge(detector, scores, query, folded, said, index)
+        _latch(said, folded, query.at)
+        self._write(said, folded, query.at)
+        return Folded(rows_of, rows, said.signals(), after)
 
-    def _latch(self, opinions: dict[str, Opinion], folded: Folded, at: float) -> None:
-        """An alarm once given stays, and at suspicion 1; new ones are remembered."""
-        alarmed = [c for c, memory in folded.memories.items() if ALARMS in memory]
-        if any(CAMPAIGN in folded.memories[client][ALARMS] for client in alarmed):
-            opinions[CAMPAIGN] = _silence(len(folded.rows))
-        for name, (suspicion, alarm) in opinions.items():
-            for client in folded.rows_of if alarm.any() else alarmed:
-                rows, memory = folded.rows_of[client], folded.memories[client]
-                alarms = memory.get(ALARMS, {})
-                if name in alarms:
-                    alarm[rows], suspicion[rows] = True, 1.0
-                elif alarm[rows].any():
-                    first = int(alarm[rows].argmax())
-                    alarm[rows[first:]], suspicion[rows[first:]] = True, 1.0
-                    memory[ALARMS] = {**alarms, name: np.array([folded.rows[rows[first]], at])}
-
-    def _write(self, opinions: Mapping[str, Opinion], folded: Folded, at: float) -> None:
+    def _write(self, said: _Said, folded: Folded, at: float) -> None:
         """Remember the suspicion after each client's last row, and its history where it moved."""
         last = [own[-1] for own in folded.rows_of.values()]
-        heard = np.array([opinions[name][0][last] for name in self.names])  # (S, N)
+        heard = said.suspicion[: len(self.names), last]  # (S, N)
         top = heard[self._counting].max(axis=0) if self._counting else np.zeros(len(last))
         folds = zip(folded.memories.values(), heard.T, top.tolist(), strict=True)
         for memory, suspicion, highest in folds:
@@ -137,35 +136,38 @@ class Fold:
                 _write_history(memory, highest, at)
 
     def _test(
-        self, query: Query, scores: Scores, folded: Folded, before: np.ndarray
-    ) -> dict[str, Opinion]:
-        """The joint test of all evidence detectors: its opinion, and each one's part in it."""
-        opinions = {name: _silence(len(folded.rows)) for name in self._silent}
+        self, query: Query, scores: Scores, folded: Folded, before: np.ndarray, said: _Said
+    ) -> None:
+        """The joint test of all evidence detectors: what it says, and each one's part in it."""
         wealth, late = np.zeros((len(before), 0, 0)), np.zeros((len(before), 2, 1))
         if self.tested:
-            new = self._new(query, folded)
-            watched = [
-                self._watch(detector, scores, query, folded, new) for detector in self.tested
-            ]
-            columns = watched[0] if len(watched) == 1 else np.concatenate(watched, axis=1)  # (B, F)
+            columns = self._scored(query, scores, folded)
             bounds, rows_of = self._bounds(query.tiers), list(folded.rows_of.values())
-            late = np.stack([self._recent(memory) for memory in folded.memories.values()])
+            late = np.array([self._recent(memory) for memory in folded.memories.values()])
             late = recent.fold(late, before, rows_of, columns / bounds, query.at)
-            earlier = np.stack([self._wealth(memory) for memory in folded.memories.values()])
+            earlier = np.array([self._wealth(memory) for memory in folded.memories.values()])
             if self._held.any():
                 columns, earlier[:, self._held] = np.where(self._held, np.nan, columns), 0.0
             wealth, trail = self.evidence.fold(earlier, before, rows_of, columns, bounds)
-            level = self.evidence.suspicion(trail).astype(np.float32)  # (B, 1 + D)
-            names = [EVIDENCE, *(detector.name for detector in self.tested)]
-            opinions |= {
-                name: (column, column >= 1.0) for name, column in zip(names, level.T, strict=True)
-            }
+            level = self.evidence.suspicion(trail).T.astype(np.float32)  # (1 + D, B)
+            said.suspicion[self._tested], said.alarm[self._tested] = level, level >= 1.0
         folds = zip(folded.rows_of.values(), folded.memories.values(), wealth, late, strict=True)
         for own, memory, kept, lately in folds:
             seen = np.array([folded.rows[own[-1]], self._columns], dtype=np.int64)
             # copies: not the whole batch
             memory[EVIDENCE] = {"wealth": kept.copy(), "rows": seen, "recent": lately.copy()}
-        return opinions
+
+    def _scored(self, query: Query, scores: Scores, folded: Folded) -> np.ndarray:
+        """(B, F) scores in [0, 1], or NaN, of all evidence detectors."""
+        new = self._new(query, folded)
+        watched = [self._watch(detector, scores, query, folded, new) for detector in self.tested]
+        columns = watched[0] if len(watched) == 1 else np.concatenate(watched, axis=1)
+        outside = (columns < 0) | (columns > 1)
+        if outside.any():
+            whose = np.repeat(range(len(self.tested)), [d.width for d in self.tested])
+            detector = self.tested[whose[outside.any(axis=0).argmax()]]
+            raise _plugin_error(detector, "gave a score outside [0, 1]")
+        return columns
 
     def _wealth(self, memory: Memory) -> np.ndarray:
         """(F, K) so far; none when other detectors left it. The count of rows stays: so does the bound."""
@@ -243,7 +245,7 @@ class Fold:
                     continue
                 state = _state(detector, folded.memories[client])
                 try:
-                    state, given = detector.watch(state, own[rows], query.at)
+                    state, given = detector.watch(state, _of(own, rows), query.at)
                     shape = np.shape(given)
                 except Exception as error:  # whatever goes wrong in a plug-in is the same failure
                     raise _plugin_error(detector, f"raised {type(error).__name__}") from error
@@ -257,19 +259,22 @@ class Fold:
             own[sorted({*range(len(own))}.difference(*new.values()))] = np.nan
         if own.shape != (len(folded.rows), detector.width):
             raise _plugin_error(detector, _wanted_width(detector, own.shape))
-        if (own < 0).any() or (own > 1).any():
-            raise _plugin_error(detector, "gave a score outside [0, 1]")
         return own
 
     def _judge(
-        self, detector: ThresholdDetector, scores: Scores, query: Query, folded: Folded
-    ) -> Opinion:
-        own = scores[detector.name]
-        suspicion, alarm = _silence(len(own))
+        self,
+        detector: ThresholdDetector,
+        scores: Scores,
+        query: Query,
+        folded: Folded,
+        said: _Said,
+        index: int,
+    ) -> None:
+        own, suspicion, alarm = scores[detector.name], said.suspicion[index], said.alarm[index]
         for client, rows in folded.rows_of.items():
             state = _state(detector, folded.memories[client])
             try:
-                state, suspected, alarmed = detector.update(state, own[rows], query.at)
+                state, suspected, alarmed = detector.update(state, _of(own, rows), query.at)
                 fitting = suspected.shape == alarmed.shape == (len(rows),)
             except Exception as error:  # as above
                 raise _plugin_error(detector, f"raised {type(error).__name__}") from error
@@ -280,7 +285,6 @@ class Fold:
             folded.memories[client][detector.name] = state
         if not (suspicion.min() >= 0 and suspicion.max() <= 1):  # a NaN is neither
             raise _plugin_error(detector, "returned a suspicion outside [0, 1]")
-        return suspicion, alarm
 
 
 def rows_before(memory: Memory) -> int:
@@ -300,8 +304,26 @@ def _write_history(memory: dict[str, State], suspicion: float, at: float) -> Non
     memory[HISTORY] = {"points": np.concatenate([points, now])}
 
 
-def _silence(rows: int) -> Opinion:
-    return np.zeros(rows, np.float32), np.zeros(rows, dtype=bool)
+def _latch(said: _Said, folded: Folded, at: float) -> None:
+    """An alarm once given stays, and at suspicion 1; new ones are remembered."""
+    alarmed = [c for c, memory in folded.memories.items() if ALARMS in memory]
+    if not alarmed and not said.alarm.any():  # nearly always
+        return
+    for name, suspicion, alarm in zip(said.names, said.suspicion, said.alarm, strict=True):
+        for client in folded.rows_of if alarm.any() else alarmed:
+            rows, memory = folded.rows_of[client], folded.memories[client]
+            alarms = memory.get(ALARMS, {})
+            if name in alarms:
+                alarm[rows], suspicion[rows] = True, 1.0
+            elif alarm[rows].any():
+                first = int(alarm[rows].argmax())
+                alarm[rows[first:]], suspicion[rows[first:]] = True, 1.0
+                memory[ALARMS] = {**alarms, name: np.array([folded.rows[rows[first]], at])}
+
+
+def _of(scores: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+    """The scores of some rows, in order; of all of them without a copy."""
+    return scores if len(rows) == len(scores) else scores[rows]
 
 
 def _state(detector: Detector, memory: Memory) -> State:

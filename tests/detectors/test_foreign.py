@@ -300,7 +300,12 @@ def test_a_slow_walk_of_foreign_rows_is_no_burst() -> None:
 def test_what_is_near_is_told_by_a_projection_that_only_the_secret_gives() -> None:
     """Else a thief could bend every row to the code of the one before it."""
     size = 28 * 28
-    learned = {"near.size": np.array(size), "residual.threshold": np.zeros(1)}
+    learned = {
+        "near.size": np.array(size),
+        "residual.mean": np.zeros(size, np.float32),
+        "residual.components": np.zeros((size, 2), np.float32),
+        "residual.threshold": np.zeros(1),
+    }
     codes = []
     for secret in (b"one", b"one", b"other"):
         detector = Foreign(measures=("residual",))
