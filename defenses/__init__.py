@@ -3,7 +3,9 @@
 from defenses.adaptive_misinformation import AdaptiveMisinformation
 from defenses.dawn import Dawn
 from defenses.gaussian_noise import GaussianNoise
+from defenses.gradient_redirection import GradientRedirection
 from defenses.label_only import LabelOnly
+from defenses.mad import Mad
 from defenses.modelguard_s import ModelGuardS
 from defenses.modelguard_w import ModelGuardW
 from defenses.reverse_sigmoid import ReverseSigmoid
@@ -17,7 +19,9 @@ BUILTIN: tuple[type[Defense], ...] = (
     AdaptiveMisinformation,
     Dawn,
     GaussianNoise,
+    GradientRedirection,
     LabelOnly,
+    Mad,
     ModelGuardS,
     ModelGuardW,
     ReverseSigmoid,

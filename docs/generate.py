@@ -102,13 +102,17 @@ def victim_settings() -> str:
 
 
 def defense_pages() -> str:
-    """Every built-in defense."""
-    return "\n\n".join(_plugin(n, p) for n, p in _of_ours(defenses.known(), defenses.BUILTIN))
+    """What every defense takes, and every built-in one."""
+    parts = ["### Every defense", table_of(Defense, without=Plugin)]
+    ours = _of_ours(defenses.known(), defenses.BUILTIN)
+    return "\n\n".join([*parts, *(_plugin(n, p, Defense) for n, p in ours)])
 
 
 def detector_pages() -> str:
     """Every built-in detector."""
-    return "\n\n".join(_plugin(n, p) for n, p in _of_ours(detectors.known(), detectors.BUILTIN))
+    return "\n\n".join(
+        _plugin(n, p, Plugin) for n, p in _of_ours(detectors.known(), detectors.BUILTIN)
+    )
 
 
 def _of_ours(
@@ -119,10 +123,10 @@ def _of_ours(
     return ((name, plugin) for name, plugin in sorted(known.items()) if plugin in ours)
 
 
-def _plugin(name: str, plugin: type[Plugin]) -> str:
+def _plugin(name: str, plugin: type[Plugin], base: type[Plugin]) -> str:
     parts = [f"### `{name}`", described(plugin), f"*{_promise(plugin)}*"]
-    if own_fields(plugin, Plugin):
-        parts.append(table_of(plugin, without=Plugin))
+    if own_fields(plugin, base):
+        parts.append(table_of(plugin, without=base))
     return "\n\n".join(parts)
 
 

@@ -63,6 +63,8 @@ class Defense(Plugin, ABC):
     rows on the simplex, and the same top class where ``keeps_top1`` is declared.
     """
 
+    by_suspicion: Annotated[int, Field(ge=0, le=10)] = 0
+    """Steps in which the change grows with the client's suspicion, all of it at an alarm; 0: always all."""
     keeps_top1: ClassVar[bool]
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.PROBABILITIES})
 
@@ -91,6 +93,18 @@ class Defense(Plugin, ABC):
         if problem:
             raise PluginError(f"defense '{self.name}' {problem}")
         return answer
+
+    @final
+    def scaled(self, before: Prediction, after: Prediction, suspicion: Tensor) -> Prediction:
+        """As much of its change from ``before`` to ``after`` as ``suspicion`` (B,) in [0, 1] asks for."""
+        if not self.by_suspicion:
+            return after
+        share = (suspicion * self.by_suspicion).floor() / self.by_suspicion
+        share = share.to(after.values).view(-1, *[1] * (after.values.ndim - 1))
+        mixed = torch.lerp(before.values, after.values, share)
+        if self.keeps_top1 and after.kind is Kind.PROBABILITIES:  # rounding may tie two classes
+            mixed = simplex.blend_to_keep_top1(before.values, mixed)
+        return replace(after, values=mixed)
 
     def _broken_promise(self, before: Prediction, after: Prediction) -> str | None:
         if after.kind is not before.kind or after.values.shape != before.values.shape:

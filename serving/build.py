@@ -136,8 +136,10 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
                 detector=detector.name,
                 remedy="run: mantlet calibrate CONFIG --benign FILE",
             )
+    victim = model.victim
+    setup = Setup(device, secret, shape=victim.input.shape, classes=victim.classes)
     for defense in model.defenses:
-        defense.load(Setup(device, secret))
+        defense.load(setup)
     return Pipeline(
         model.victim,
         model.detectors,

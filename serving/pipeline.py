@@ -16,8 +16,8 @@ from mantlet import simplex
 from mantlet.errors import PluginError, VictimError
 from mantlet.plugin import Defense, Detector, RememberingDefense
 from mantlet.types import Kind, Prediction, Query, Released, Signal, Victim
-from serving.folding import ANSWERED, Fold, Memory, Scores
-from serving.policy import Decision, Level, Policy
+from serving.folding import ANSWERED, CAMPAIGN, Fold, Memory, Scores
+from serving.policy import ALLOWED, Decision, Level, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +134,44 @@ class Pipeline:
         decision: Decision,
     ) -> Prediction:
         """Each defense in order, on the rows whose level asks for it."""
+        signals = self._told(query, signals)
         for defense in self.defenses:
             wanted = self._asks[defense.name][decision.levels]  # (B,)
             answer: Callable[..., Prediction] = defense
             if isinstance(defense, RememberingDefense):
                 answer = partial(_recall, defense, decision.memories)
-            if wanted.all():
-                prediction = answer(prediction, query, signals)
-            elif wanted.any():
-                rows = torch.from_numpy(wanted.nonzero()[0])
-                defended = answer(*_select(rows, prediction, query, signals))
+            if not wanted.any():
+                continue
+            rows = None if wanted.all() else torch.from_numpy(wanted.nonzero()[0])
+            part = (prediction, query, signals)
+            if rows is not None:
+                part = _select(rows, *part)
+            defended = answer(*part)
+            if defense.by_suspicion:
+                defended = defense.scaled(part[0], defended, self._suspicion(part[2]))
+            if rows is not None:
                 values = prediction.values.index_copy(0, rows, defended.values)
-                prediction = replace(prediction, values=values)
+                defended = replace(prediction, values=values)
+            prediction = defended
         return prediction
+
+    def _told(self, query: Query, signals: Mapping[str, Signal]) -> Mapping[str, Signal]:
+        """What defenses hear: in shadow mode, and of clients on the allow list, that nothing is suspicious."""
+        if not self.policy.shadow and ALLOWED not in query.tiers:
+            return signals
+        spared = [self.policy.shadow or tier == ALLOWED for tier in query.tiers or query.clients]
+        rows = torch.tensor(spared)
+        return {
+            n: Signal(s.suspicion.masked_fill(rows, 0.0), s.alarm & ~rows, s.reason)
+            for n, s in signals.items()
+        }
+
+    def _suspicion(self, signals: Mapping[str, Signal]) -> Tensor:
+        """(B,) the largest that counts: what a detector says that only observes does not."""
+        counting = [name for name in (*self.fold.enforcing, CAMPAIGN) if name in signals]
+        if not counting:
+            return torch.zeros(1)
+        return torch.stack([signals[name].suspicion for name in counting]).amax(dim=0)
 
     def _release(self, prediction: Prediction) -> Released:
         """Drop what only detectors may see, and take the release form."""

@@ -30,6 +30,10 @@ def _values(field: dict[str, Any]) -> st.SearchStrategy[Any]:
         return st.one_of(*map(_values, field["anyOf"]))
     if field.get("type") == "null" or field.get("format") == "path":  # a file is never drawn
         return st.none()
+    if field.get("type") == "object":  # settings of another thing
+        return st.just({})
+    if field.get("type") == "string":  # the name of one
+        return st.just(field["default"])
     if field.get("type") == "boolean":
         return st.booleans()
     if field.get("type") == "integer":

@@ -107,6 +107,23 @@ def test_a_row_is_answered_alike_alone_and_in_a_batch(
 
 
 @every_defense
+@given(data=st.data(), steps=st.integers(1, 10))
+def test_a_change_by_suspicion_stays_on_the_simplex_with_the_top_class(
+    plugin: type[Defense], data: st.DataObject, steps: int
+) -> None:
+    defense = load(plugin(by_suspicion=steps))
+    prediction, query, signals = asked(data.draw(rows_of_probabilities()))
+    suspicion = signals["foreign"].suspicion
+    whole = defense(prediction, query, signals)
+    answer = defense.scaled(prediction, whole, suspicion).values
+
+    assert simplex.on_simplex(answer)
+    assert torch.equal(answer[suspicion == 0], prediction.values[suspicion == 0])
+    if plugin.keeps_top1:
+        assert torch.equal(answer.argmax(dim=1), prediction.values.argmax(dim=1))
+
+
+@every_defense
 @given(data=st.data())
 def test_arguments_are_not_written_into(plugin: type[Defense], data: st.DataObject) -> None:
     defense = load(data.draw(settings_of(plugin)))

@@ -101,6 +101,30 @@ def test_a_defense_that_declares_nothing_may_change_the_top_class() -> None:
     assert swapped(CLEAN, QUERY, {}).values[0].argmax() == 1
 
 
+@pytest.mark.parametrize(
+    ("suspicion", "share"), [(0.0, 0.0), (0.24, 0.0), (0.25, 0.25), (0.99, 0.75), (1.0, 1.0)]
+)
+def test_a_change_by_suspicion_is_taken_in_steps(suspicion: float, share: float) -> None:
+    altered = replace(CLEAN, values=torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.2, 0.6]]))
+    defense = Keeping(by_suspicion=4)
+    scaled = defense.scaled(CLEAN, altered, torch.full((2,), suspicion)).values
+
+    assert torch.allclose(scaled, (1 - share) * CLEAN.values + share * altered.values)
+
+
+def test_without_steps_a_change_is_whole_for_everybody() -> None:
+    altered = replace(CLEAN, values=CLEAN.values.flip(1))
+
+    assert Scripted().scaled(CLEAN, altered, torch.zeros(2)) is altered
+
+
+def test_pictures_are_changed_by_suspicion_too() -> None:
+    clean, altered = (Prediction(torch.full((2, 3, 4, 4), v), Kind.IMAGES) for v in (0.0, 1.0))
+    scaled = Keeping(by_suspicion=1).scaled(clean, altered, torch.tensor([0.9, 1.0])).values
+
+    assert scaled.mean(dim=(1, 2, 3)).tolist() == [0.0, 1.0]
+
+
 class Counting(RememberingDefense):
     """Answers with the number of the row in the client's life, as a share of ten."""
 

@@ -241,6 +241,26 @@ def test_defenses_get_the_secret_and_the_same_secret_after_a_restart(
     assert not torch.allclose(answers[0], answers[2], atol=1e-3)
 
 
+def test_a_surrogate_that_does_not_fit_the_victim_stops_the_start(
+    root: Path, tmp_path: Path
+) -> None:
+    raw = config(root, tmp_path)
+    (tmp_path / "s.safetensors").write_bytes(
+        Path(raw["models"]["mnist"]["victim"]["weights"]).read_bytes()
+    )
+    fitting = {"type": "mad", "architecture": "lenet", "weights": "s.safetensors"}
+    other = {"type": "gradient_redirection", "architecture": "resnet"}
+    raw["models"]["mnist"].update(defenses=[fitting], policy=[], detectors=[])
+    loaded = settings.load(write_config(tmp_path / "g.yaml", raw))
+    build.load_pipeline("mnist", loaded.models["mnist"], loaded).victim.close()
+    raw["models"]["mnist"]["defenses"] = [fitting, other]
+    loaded = settings.load(write_config(tmp_path / "g.yaml", raw))
+
+    with pytest.raises(ConfigError, match=r"'resnet' does not fit rows of shape"):
+        build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+    loaded.models["mnist"].victim.close()
+
+
 def test_labels_are_released_where_the_config_says_so(root: Path, tmp_path: Path) -> None:
     raw = config(root, tmp_path)
     raw["models"]["mnist"]["answer"] = "labels"

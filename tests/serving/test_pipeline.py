@@ -32,7 +32,7 @@ from mantlet.types import Kind, Prediction, Query, Signal, Victim
 from serving import calibration
 from serving.folding import ANSWERED, Memory
 from serving.pipeline import Outcome, Pipeline
-from serving.policy import Level, end_of_refusal
+from serving.policy import ALLOWED, Level, end_of_refusal
 from serving.victims.torch import TorchVictim
 from tests.helpers import SETUP, Answering, Fold, Lying, Scripted, TinyVictim, query, rows
 
@@ -339,6 +339,66 @@ def test_a_detector_that_only_observes_signals_and_changes_nothing() -> None:
 
     assert outcome.decision.levels.tolist() == [0, 0, 0]
     assert outcome.signals["scripted"].alarm.all()
+
+
+def half_way(first: Tensor, second: Tensor) -> Tensor:
+    return (first + second) / 2
+
+
+def test_a_change_by_suspicion_grows_in_steps_and_is_whole_at_an_alarm() -> None:
+    (labels,) = loaded(LabelOnly(by_suspicion=2))
+    asked = query(rows(5))
+    answer = Pipeline(VICTIM, (Rate(rows=4),), (labels,)).run(asked, {}).released.values
+    clean = VICTIM.predict(asked.inputs).values
+    whole = labels(Prediction(clean, Kind.PROBABILITIES), asked, {}).values
+
+    assert torch.equal(answer[0], clean[0]), "suspicion 0.25"
+    assert torch.allclose(answer[1:3], half_way(clean, whole)[1:3]), "0.5 and 0.75"
+    assert torch.equal(answer[3:], whole[3:]), "1.0, and latched"
+
+
+def test_a_change_by_suspicion_reaches_just_the_rows_whose_level_asks_for_it() -> None:
+    levels = (Level(name="normal"), Level(name="late", suspicion=0.7, defenses=("label_only",)))
+    defenses = loaded(LabelOnly(by_suspicion=2))
+    asked = query(rows(4))
+    answer = Pipeline(VICTIM, (Rate(rows=4),), defenses, levels=levels).run(asked, {})
+    clean = VICTIM.predict(asked.inputs).values
+    whole = defenses[0](Prediction(clean, Kind.PROBABILITIES), asked, {}).values
+
+    assert torch.equal(answer.released.values[:2], clean[:2])
+    assert torch.allclose(answer.released.values[2], half_way(clean, whole)[2])
+    assert torch.equal(answer.released.values[3], whole[3])
+
+
+def test_nothing_changes_by_the_suspicion_of_a_detector_that_only_observes() -> None:
+    class Observing(Scripted):
+        @property
+        def enforces(self) -> bool:
+            return False
+
+    detector = Observing()
+    detector._folds.append(lambda s, r, at: (s, np.ones(len(r)), np.ones(len(r), dtype=bool)))
+    asked = query(rows(3))
+    outcome = Pipeline(VICTIM, (detector,), loaded(LabelOnly(by_suspicion=3))).run(asked, {})
+
+    assert torch.equal(outcome.released.values, VICTIM.predict(asked.inputs).values)
+
+
+def test_in_shadow_mode_and_on_the_allow_list_defenses_hear_of_no_suspicion() -> None:
+    asked = query(rows(4), ["ann", "bob", "ann", "bob"], tiers=[ALLOWED, "", ALLOWED, ""])
+    heard = []
+    for shadow in (False, True):
+        spy = Answering()
+        outcome = Pipeline(VICTIM, (Rate(rows=2),), (spy,), shadow=shadow).run(asked, {})
+        ((_, _, signals),) = spy._asked
+        heard.append((signals["rate"].suspicion.tolist(), signals["rate"].alarm.tolist()))
+
+        assert outcome.signals["rate"].suspicion.tolist() == [0.5, 0.5, 1.0, 1.0]
+
+    assert heard == [
+        ([0.0, 0.5, 0.0, 1.0], [False, False, False, True]),
+        ([0.0] * 4, [False] * 4),
+    ]
 
 
 def test_nothing_but_the_answer_is_released() -> None:
