@@ -1,8 +1,11 @@
 """The whole command line: what serves, and beside it what attacks and measures."""
 
+from redteam import attack_cli
 from serving.cli import app, main
 
 __all__ = ["app", "main"]
+
+app.command()(attack_cli.attack)
 
 if __name__ == "__main__":
     main()

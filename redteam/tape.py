@@ -37,10 +37,7 @@ class Tape:
         self._oracle, self._path = oracle, path
         self._first = (oracle.rows, oracle.floats)
         self._rows = self._floats = self._queries = 0  # of what was replayed
-        wanted = orjson.dumps(header, option=orjson.OPT_SORT_KEYS)
-        found = _records(path) if path.exists() else []
-        if found:
-            _require_same(path, orjson.loads(found[0]), orjson.loads(wanted))
+        found = records_of(path, header)
         records = [safetensors.torch.load(record) for record in found[1:]]
         self.taped = sum(len(record["answer"]) for record in records if "answer" in record)
         self._replay: Iterator[dict[str, Tensor]] = iter(records)
@@ -48,7 +45,7 @@ class Tape:
         self._file = path.open("ab")
         if not found:
             self._file.write(MAGIC)
-            self._write(wanted)
+            self._write(_dumped(header))
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +100,21 @@ class Tape:
         os.fsync(self._file.fileno())
 
 
+def records_of(path: Path, header: Mapping[str, Any]) -> list[bytes]:
+    """The whole records of a tape, if it is of this run; none where there is no tape.
+
+    Raises `ConfigError` for a tape of another run, and sets aside what is torn.
+    """
+    found = _whole(path) if path.exists() else []
+    if found:
+        _require_same(path, orjson.loads(found[0]), orjson.loads(_dumped(header)))
+    return found
+
+
+def _dumped(header: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(header, option=orjson.OPT_SORT_KEYS)
+
+
 def _hash_of(inputs: Tensor) -> Tensor:
     """(32,) SHA-256 of the rows and their shape, as bytes."""
     rows = inputs.detach().cpu().contiguous().numpy()
@@ -110,8 +122,7 @@ def _hash_of(inputs: Tensor) -> Tensor:
     return torch.tensor(list(digest), dtype=torch.uint8)
 
 
-def _records(path: Path) -> list[bytes]:
-    """The whole records of a tape; what follows them is set aside."""
+def _whole(path: Path) -> list[bytes]:
     data = path.read_bytes()
     if not data.startswith(MAGIC[: len(data)]):
         raise ConfigError(f"'{path}' is no tape of an attack; give another folder")

@@ -230,7 +230,7 @@ def calibrate(
     loaded = settings.load(config, set_)
     data = load_images(benign, split, parse_rows(rows))
     logs.configure(loaded.log_level)  # to standard error: the report is for standard output
-    with _progress("calibrating") as bar:
+    with progress_bar("calibrating") as bar:
         bar.add_task(f"{len(data.x)} benign rows", total=None)
         report = calibrate_model(loaded, model, data.x, tier=tier, mixed=mixed)
     out.print(f"calibration: {report.path} ({len(data.x)} rows)", markup=False)
@@ -350,7 +350,7 @@ def train(
     from serving import training
 
     plan = training.load(recipe)
-    with _progress("training") as bar:
+    with progress_bar("training") as bar:
         task = bar.add_task("epoch 1", total=None)
 
         def show(p: Step) -> None:
@@ -402,7 +402,8 @@ def doctor() -> None:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Progress]:
+def progress_bar(what: str) -> Iterator[Progress]:
+    """A bar on standard error, gone when it is done."""
     columns = (
         TextColumn(f"{what}: {{task.description}}"),
         BarColumn(),

@@ -15,7 +15,7 @@ def test_the_installed_command_has_what_serves_and_what_attacks(root: Path) -> N
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
     assert scripts == {"mantlet": "redteam.cli:main"}
-    assert {"serve", "check"} <= commands.keys()
+    assert {"serve", "check", "attack"} <= commands.keys()
 
 
 def test_it_runs_as_a_program(root: Path) -> None:

@@ -1,0 +1,30 @@
+"""A gateway to attack, and the thief's pictures, as the tests of the attack command use them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mantlet.data import Images
+from tests.e2e.harness import PLAIN
+
+DENYING = [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]
+CONFIG: dict[str, Any] = {
+    "identity": {"open": False},
+    "tiers": {"default": {"requests": "100000/second", "rows": "10000000/day"}},
+    "models": {
+        "mnist": PLAIN,
+        "labels": PLAIN | {"answer": "labels"},
+        "denying": PLAIN | {"policy": DENYING},
+    },
+}
+QUICK = ("--set", "training.steps=40", "--set", "request=32", "--clone-set", "width=4")
+
+
+def write_pictures(folder: Path, digits: Images) -> None:
+    """``own.npz`` of the thief and ``eval.npz``, which judges its clone; ``bare.npz`` has no labels."""
+    assert digits.y is not None
+    np.savez(folder / "own.npz", x=digits.x[:2000])
+    np.savez(folder / "bare.npz", x_test=digits.x[9000:])
+    np.savez(folder / "eval.npz", x_test=digits.x[9000:], y_test=digits.y[9000:])
+    np.savez(folder / "colour.npz", x=np.zeros((10, 3, 32, 32), np.uint8))

@@ -1,0 +1,207 @@
+"""A theft from a real gateway: what it brings home, and what is left when it is banned, stopped or cut off."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mantlet import architectures, weights
+from mantlet.data import Images, load_images
+from mantlet.errors import ConfigError, TargetError
+from redteam import attacking
+from redteam.attacking import CLONE, REPORT, TAPE, Target, Thief
+from redteam.attacks.attack import Training, silent
+from redteam.attacks.knockoff import Knockoff
+from redteam.learning import Means
+from serving.victims.torch import TorchVictim
+from tests.e2e.harness import ROOT, Running, gateway
+from tests.e2e.upstream_servers import HostileServer, hanging_up
+from tests.redteam import targets
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with gateway(tmp_path_factory.mktemp("target"), targets.CONFIG, clients=40) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def pictures(digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    targets.write_pictures(folder, digits)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(pictures: Path) -> Images:
+    return load_images(pictures / "eval.npz", "test")
+
+
+def thief(digits: Images, budget: int, *, steps: int = 40, **tricks: Any) -> Thief:
+    attack = Knockoff(request=32, training=Training(steps=steps))
+    means = Means(torch.from_numpy(digits.x[:2000]), settings={"width": 4})
+    return Thief(attack, means, budget, **tricks)
+
+
+def aim(running: Running, *, model: str = "mnist", accounts: int = 1, **how: Any) -> Target:
+    return Target(running.url, model, [running.new_key() for _ in range(accounts)], **how)
+
+
+def steal(target: Target, by: Thief, judged: Images, out: Path, **how: Any) -> dict[str, Any]:
+    return attacking.run(target, by, judged, out, progress=silent, **how)
+
+
+def report(out: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((out / REPORT).read_text())
+    return told
+
+
+def test_a_clone_is_stolen_judged_and_written(
+    running: Running,
+    digits: Images,
+    judged: Images,
+    tmp_path: Path,
+    shipped_victim: TorchVictim,
+) -> None:
+    told = steal(
+        aim(running), thief(digits, 800, steps=300), judged, tmp_path, ask_with=running.new_key()
+    )
+    clone = architectures.build("lenet", {"width": 4})
+    weights.load_into(clone, tmp_path / CLONE, "lenet")
+    inputs = torch.from_numpy(judged.x)
+    named = clone.eval()(inputs).argmax(dim=1)
+
+    assert told == report(tmp_path)
+    assert (told["rows"], told["floats"], told["rows_asked_to_judge"]) == (800, 8000, 1000)
+    assert told["clone_accuracy"] > 0.8, "with pictures of the model's own kind it is easy"
+    assert told["clone_accuracy"] == pytest.approx(float((named.numpy() == judged.y).mean()))
+    victims = shipped_victim.predict(inputs).values.argmax(dim=1)
+    assert told["agreement"] == pytest.approx(float((named == victims).double().mean()))
+    assert weights.metadata(tmp_path / CLONE)["attack"] == "knockoff"
+
+
+def test_a_second_run_sends_no_row_again_and_makes_the_same_clone(
+    running: Running, digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    target, by = aim(running), thief(digits, 200)
+    first = steal(target, by, judged, tmp_path)
+    clone, asked = (tmp_path / CLONE).read_bytes(), running.computed()
+    second = steal(target, by, judged, tmp_path)
+
+    assert second == first | {"rows_taped": 200}
+    assert running.computed() == asked
+    assert (tmp_path / CLONE).read_bytes() == clone
+
+
+def test_a_ban_midway_ends_the_queries_and_keeps_what_was_answered(
+    running: Running, digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    told = steal(aim(running, model="denying"), thief(digits, 1000), judged, tmp_path)
+
+    assert "denies this account" in told["ended"]
+    assert 90 <= told["rows_learned"] < told["rows"] <= 200
+    assert told["accounts_refused"] == 1
+    assert told["clone_accuracy"] > 0.1
+    assert (tmp_path / CLONE).is_file()
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_more_accounts_get_more_before_all_are_banned(
+    running: Running, digits: Images, judged: Images, tmp_path: Path, split: bool
+) -> None:
+    target = aim(running, model="denying", accounts=3, split=split)
+    told = steal(target, thief(digits, 1000), judged, tmp_path)
+
+    assert told["ended"].startswith("all 3 accounts are refused")
+    assert told["rows_learned"] >= 270
+    assert told["accounts_refused"] == 3
+
+
+def test_labels_teach_as_well(
+    running: Running, digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    told = steal(aim(running, model="labels"), thief(digits, 400, steps=150), judged, tmp_path)
+
+    assert told["floats"] == told["rows"] == 400
+    assert told["clone_accuracy"] > 0.5
+
+
+def test_repeats_and_cover_count_against_the_budget(
+    running: Running, digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    cover = torch.from_numpy(digits.x[2000:2100])
+    tricks: dict[str, Any] = {"times": 4, "jitter": 0.01, "cover": cover, "share": 0.5}
+    told = steal(aim(running), thief(digits, 1000, **tricks), judged, tmp_path)
+
+    assert told["ended"] == "budget spent"
+    assert 700 < told["rows"] <= 1000
+    assert told["rows_learned"] == told["rows"] / 8
+
+
+def test_a_target_that_fails_midway_is_told_and_the_rest_goes_on_later(
+    digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    with HostileServer() as server:
+        four = Means(torch.rand(200, 4), 3)
+        by = Thief(Knockoff(request=10), four, 100)
+        target = Target(server.url, "m", batch=10)
+        first = server.answer
+
+        async def failing(*parts: Any) -> None:
+            await (first if len(server.posts) <= 3 else hanging_up)(*parts)
+
+        server.answer = failing
+        with pytest.raises(TargetError, match="closes the connection"):
+            steal(target, by, judged, tmp_path)
+
+    told = report(tmp_path)
+
+    assert "closes the connection" in told["ended"]
+    assert told["rows"] == 70, "three answered, and four tries of one that was not"
+    assert told["clone_accuracy"] is None
+    assert not (tmp_path / CLONE).exists()
+
+
+def test_an_interrupt_makes_a_clone_of_what_came_and_the_same_command_goes_on(
+    running: Running, pictures: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "redteam.cli", "attack", "knockoff", *targets.QUICK]
+    command += ["--target", running.url, "--model", "mnist", "--key", running.new_key()]
+    command += ["--surrogate", str(pictures / "own.npz"), "--eval", str(pictures / "eval.npz")]
+    command += ["--budget", "800", "--batch", "2", "--out", str(tmp_path / "out"), "--json"]
+    tape = tmp_path / "out" / TAPE
+    first = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while first.poll() is None and not (tape.is_file() and tape.stat().st_size > 4000):
+        time.sleep(0.005)
+    first.send_signal(signal.SIGINT)
+    said, warned = first.communicate(timeout=120)
+    stopped = json.loads(said)
+    second = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+
+    assert first.returncode == 130
+    assert "The same command goes on from here." in warned
+    assert stopped["ended"] == "interrupted"
+    assert 0 < stopped["rows_learned"] < 800
+    assert second["rows_taped"] >= stopped["rows_learned"]
+    assert second["rows_taped"] < second["rows_learned"] <= second["rows"] <= 800
+    assert second["ended"] == "budget spent"
+
+
+def test_other_settings_do_not_go_on_from_this_run(
+    running: Running, digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    target = aim(running)
+    steal(target, thief(digits, 64), judged, tmp_path)
+    with pytest.raises(ConfigError, match="budget was 64 and is 65; run it with the settings"):
+        steal(target, thief(digits, 65), judged, tmp_path)
+
+    assert report(tmp_path)["budget"] == 64
