@@ -75,7 +75,7 @@ def train(
     network: nn.Module, transfer: Transfer, training: Training, generator: torch.Generator
 ) -> None:
     """Fit the network to the answers, as `Training` says."""
-    network.train()
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the types lack it
     optimizer = torch.optim.SGD(
         network.parameters(), training.lr, momentum=0.9, weight_decay=training.weight_decay
     )
@@ -91,7 +91,7 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         schedule.step()
-    network.eval()
+    network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 @torch.inference_mode()

@@ -14,21 +14,6 @@ from mantlet.errors import ConfigError
 from redteam.learning import Means, Training, Transfer, train
 from redteam.oracle import Oracle, Refused
 from redteam.treatments import AnyTreatment
-from redteam.treatments.treatment import Treatment
-
-__all__ = [
-    "Attack",
-    "Ended",
-    "Ledger",
-    "Loot",
-    "Means",
-    "Progress",
-    "Training",
-    "Transfer",
-    "Treatment",
-    "silent",
-    "train",
-]
 
 Progress = Callable[[int, int], None]
 """Told how many rows were sent, of how many."""
@@ -71,8 +56,8 @@ class Ledger:
 
     @property
     def left(self) -> int:
-        """Rows of the budget that are left."""
-        return self._budget - self.rows
+        """Rows of the budget that are left; none where an oracle that repeats rows sent too many."""
+        return max(0, self._budget - self.rows)
 
     def ask(self, inputs: Tensor, *, keep: bool = True) -> Tensor:
         """(B, C) answers to (B, *shape). With ``keep`` they become part of the transfer set.
@@ -81,7 +66,10 @@ class Ledger:
         once the gateway denies. What was answered before that is kept.
         """
         answers = []
-        for part in torch.split(inputs[: self.left], self._request):
+        for part in torch.split(inputs, self._request):
+            if not self.left:
+                break
+            part = part[: self.left]
             answers.append(self._query(part))
             if keep:
                 self._kept.append((part, answers[-1]))

@@ -70,7 +70,7 @@ class DataFree(Attack):
         here, *beside = torch.cat([raw[None], raw + self.probe * directions]).unbind()
         losses = []
         for at in (here, *beside):
-            pictures = _activated(at)
+            pictures = _activated(at).contiguous()
             with torch.no_grad():
                 scores = clone(pictures)
             losses.append(self.disagreement(scores, ledger.ask(pictures, keep=False)))  # (B,)
@@ -82,7 +82,8 @@ class DataFree(Attack):
     def _imitate(self, pair: "_Pair", ledger: Ledger, generator: torch.Generator) -> None:
         """Steps of the clone on new pictures, and on some from the memory."""
         for _ in range(self.clone_steps):
-            pictures = _activated(pair.made(self, generator).detach())
+            with torch.no_grad():
+                pictures = _activated(pair.made(self, generator)).contiguous()
             answers = ledger.ask(pictures)
             pair.memory.append((pictures, answers))
             self._step(pair, pictures, answers)
@@ -111,6 +112,7 @@ class _Pair:
     def of(cls, settings: DataFree, means: Means, generator: torch.Generator) -> "_Pair":
         with seeded(generator):
             maker = _maker(settings.latent, means.shape)
+        maker.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the types lack it
         clone = means.network(generator)
         up = torch.optim.Adam(maker.parameters(), lr=settings.lr_generator)
         down = torch.optim.SGD(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mantlet.errors import ConfigError
-from redteam.attacks.attack import Attack, Ended, Ledger, Means
-from redteam.learning import answers_of
+from redteam.attacks.attack import Attack, Ended, Ledger
+from redteam.learning import Means, answers_of
 from redteam.treatments.labels import Labels
 from tests.redteam.thieves import QUICK, SHORT, Teller, agreement, bands, pictures, stolen
 
@@ -109,6 +109,21 @@ def test_with_nothing_left_nothing_is_sent() -> None:
         ledger.ask(pictures(1))
 
     assert oracle.rows == 20
+
+
+def test_an_oracle_that_sends_every_row_twice_ends_with_the_budget() -> None:
+    class Twice(Teller):
+        def query(self, inputs: Tensor) -> Tensor:
+            super().query(inputs)
+            return super().query(inputs)
+
+    ledger = Ledger(Twice(), 50, request=10)
+    with pytest.raises(Ended):
+        ledger.ask(pictures(40))
+    with pytest.raises(Ended):
+        ledger.ask(pictures(40))
+
+    assert (ledger.rows, ledger.left) == (60, 0)  # the request that was under way is finished
 
 
 def test_progress_tells_how_many_rows_of_the_budget_were_sent() -> None:
