@@ -23,14 +23,14 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
-from docs import detection, measured, owned
+from docs import detection, measured, owned, stealing
 from docs.tables import table
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, Plugin
+from redteam.cli import app
 from serving import victims
 from serving.app import routes
 from serving.campaigns import Search
-from redteam.cli import app
 from serving.drift import Watch
 from serving.events.kinds import Closed, Event, Opinion
 from serving.events.webhook import Webhook
@@ -401,6 +401,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "detection_cost": lambda: measured.table_of(detection.costs()),
     "ownership_thieves": lambda: measured.table_of(owned.thieves()),
     "ownership_controls": lambda: measured.table_of(owned.controls()),
+    "attacks": stealing.listed,
+    "art": stealing.art,
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

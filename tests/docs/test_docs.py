@@ -22,9 +22,9 @@ from docs import generate
 from mantlet.data import Images
 from mantlet.plugin import Plugin
 from mantlet.types import Kind, Prediction
+from redteam.cli import app
 from serving import victims
 from serving.app import routes
-from redteam.cli import app
 from serving.metrics import Metrics
 from serving.settings import Settings
 from serving.victims.torch import TorchVictim
