@@ -1,7 +1,8 @@
 """The grid: every theft of a plan, in process, each kept as soon as it is done."""
 
+import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
@@ -90,7 +91,9 @@ class Rows:
         path = bench.work / "added" / f"{stamp}.json"
         if not path.is_file():  # one process times it, all cells tell the same
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(orjson.dumps({"added_ms": added_ms(chain.pipeline, inputs)}))
+            own = path.with_suffix(f".{os.getpid()}")  # another process may be at it too
+            own.write_bytes(orjson.dumps({"added_ms": added_ms(chain.pipeline, inputs)}))
+            own.replace(path)
         return chain, {**scores, **orjson.loads(path.read_bytes())}, house.memories
 
 
@@ -109,8 +112,8 @@ def run(
     """
     bench.work.mkdir(parents=True, exist_ok=True)
     cells = bench.plan.cells(only)
-    for victim in dict.fromkeys(cell.victim for cell in cells):
-        chains.prepare(bench.plan, victim, bench.place)
+    for victim, defense in dict.fromkeys((cell.victim, cell.defense) for cell in cells):
+        chains.prepare(bench.plan, victim, defense, bench.place)
     keys = dict(zip(cells, _keys(bench.plan, cells), strict=True))
     known = kept(bench.done)
     wanted = [cell for cell in cells if keys[cell] not in known]
@@ -123,7 +126,7 @@ def run(
             known[keys[cell]] = outcome
             _keep(bench.done, {"key": keys[cell], **outcome})
         progress(len(cells) - len(wanted) + number, len(cells), cell.words)
-    records = [known[keys[cell]] for cell in cells if keys[cell] in known]
+    records = _chosen(cells, keys.values(), known)
     return Found(records, failed, missed(bench.plan, records))
 
 
@@ -135,8 +138,16 @@ def missed(plan: Plan, records: Sequence[Record]) -> list[str]:
 
 def records_of(bench: Bench, only: str = "") -> list[Record]:
     """Records of the plan's cells that are done."""
-    cells, known = bench.plan.cells(only), kept(bench.done)
-    return [known[key] for key in _keys(bench.plan, cells) if key in known]
+    cells = bench.plan.cells(only)
+    return _chosen(cells, _keys(bench.plan, cells), kept(bench.done))
+
+
+def _chosen(
+    cells: Iterable[Cell], keys: Iterable[str], known: Mapping[str, Record]
+) -> list[Record]:
+    """Records of the cells that are done; how many ``seeds`` a theft has is the plan's to say."""
+    pairs = zip(cells, keys, strict=True)
+    return [{**known[key], "seeds": cell.seeds} for cell, key in pairs if key in known]
 
 
 def write(records: Sequence[Record], path: Path) -> int:
@@ -177,7 +188,7 @@ def _keys(plan: Plan, cells: Sequence[Cell]) -> list[str]:
                 attack(cell.attacker),
                 plan.victims[cell.victim].foreign,
                 [cell.victim, cell.defense, cell.attacker],
-                [cell.budget, cell.seed, cell.seeds],
+                [cell.budget, cell.seed],
             ]
         )
         for cell in cells
@@ -278,7 +289,6 @@ def measure(rows: Rows, cell: Cell) -> Record:
         "rows_sent": house.rows,
         "ended": loot.ended,
         "adaptive": attacker.adaptive,
-        "seeds": cell.seeds,
         "seconds": round(perf_counter() - began, 1),
     }
 

@@ -29,7 +29,7 @@ def bench(
 ) -> None:
     """Steal as PLAN says, behind every defense, and write what clones are worth.
 
-    Runs only what is not done yet. Fails where a theft does, and where a floor of the plan is missed.
+    Runs only what is not done yet, and writes all of the plan that is done. Fails where a theft does, and where a floor of the plan is missed.
     """
     import torch
 
@@ -50,10 +50,10 @@ def bench(
 
             found = grid.run(place, only=only, jobs=jobs, progress=show)
     except KeyboardInterrupt:
-        kept = grid.write(grid.records_of(place, only), output)
+        kept = grid.write(grid.records_of(place), output)
         err.print(f"stopped: {kept} records are kept; the same command goes on from there")
         raise typer.Exit(130) from None
-    count = grid.write(found.records, output)
+    count = grid.write(grid.records_of(place), output)
     out.print(f"{output}: {count} records", markup=False)
     for line in (*found.failed, *found.missed):
         err.print(f"mantlet: {line}", markup=False)

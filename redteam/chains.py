@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from mantlet import training, weights
 from mantlet.data import load_images, parse_rows
-from mantlet.errors import ConfigError
+from mantlet.errors import ConfigError, MantletError
 from mantlet.plugin import Plugin
 from redteam.plan import Attacker, Plan, Target
 from redteam.pools import SHAPE, Pools
@@ -53,9 +54,19 @@ class Chain:
     search: Search | None = None
 
 
-def prepare(plan: Plan, victim: str, place: Place) -> None:
-    """Train weights that a recipe makes and that are missing (minutes)."""
-    target = plan.victims[victim]
+def prepare(plan: Plan, victim: str, defense: str, place: Place) -> None:
+    """Make the files of a row that are missing, before several processes want them.
+
+    Weights are trained where the plan has a recipe (minutes), and a gateway is calibrated.
+    """
+    target, protection = plan.victims[victim], plan.defenses[defense]
+    _train(target, victim, place)
+    if protection.gateway is not None and victim != protection.shipped:
+        with suppress(MantletError):  # each theft of the row tells it
+            load(plan, victim, defense, place).pipeline.victim.close()
+
+
+def _train(target: Target, victim: str, place: Place) -> None:
     path: Path | None = getattr(target.victim, "weights", None)
     if target.recipe is None or path is None or path.is_file():
         return

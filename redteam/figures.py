@@ -1,6 +1,7 @@
 """Pictures of a bench: accuracy against budget, utility against protection, the grid, time to detection."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -15,7 +16,7 @@ from redteam.summary import Line, cell, chosen, columns, rows, told
 
 GREY, INK, OPEN = "#8a8f98", "#33373d", "#b3261e"
 PALETTE = ("#1b6ca8", "#d1732f", "#3b8f5a", "#7b3fa0", "#a0803f", "#4f6d7a", "#c2557a", "#5f5fc4")
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
