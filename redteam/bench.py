@@ -179,13 +179,13 @@ def _keep(path: Path, record: Record) -> None:
 def _keys(plan: Plan, cells: Sequence[Cell]) -> list[str]:
     """A name of each cell by all that its record follows from."""
     row = cache(lambda victim, defense: chains.of_row(plan, victim, defense))
-    attack = cache(lambda name: _of_attacker(plan, plan.attackers[name]))
+    attack = cache(lambda name, defense: _of_attacker(plan, plan.attackers[name], defense))
     return [
         chains.digest(
             [
                 FORMAT,
                 row(cell.victim, cell.defense),
-                attack(cell.attacker),
+                attack(cell.attacker, cell.defense),
                 plan.victims[cell.victim].foreign,
                 [cell.victim, cell.defense, cell.attacker],
                 [cell.budget, cell.seed],
@@ -195,10 +195,10 @@ def _keys(plan: Plan, cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def _of_attacker(plan: Plan, attacker: Attacker) -> dict[str, Any]:
+def _of_attacker(plan: Plan, attacker: Attacker, defense: str) -> dict[str, Any]:
     names = set(Attacker.model_fields) - {"attack", "budgets", "seeds", "against", "victims"}
     settings = attacker.model_dump(include=names)
-    attack = attack_of(plan, attacker)
+    attack = attack_of(plan, attacker, defense)
     told = [chains.told(attack), *map(chains.told, attack.treatments)]
     return {**settings, "told": told, "clone": plan.clone.model_dump()}
 
@@ -265,11 +265,11 @@ def measure(rows: Rows, cell: Cell) -> Record:
         plan.clone.architecture,
         plan.clone.settings,
     )
-    house = House(pipeline, chain.search, memories, plan.request)
+    house = House(pipeline, chain.search, memories, plan.request, attacker.tier)
     own = chains.own_rows(target, place, shape=shape, rng=rng) if attacker.cover else None
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     oracle = oracle_of(attacker, house, cell, stock=own, generator=generator)
-    attack = attack_of(plan, attacker)
+    attack = attack_of(plan, attacker, cell.defense)
     loot = attack.run(oracle, means, budget=cell.budget, generator=generator)
     inputs, labels = chains.judged_on(target, place, shape)
     scores = measures.clone_scores(

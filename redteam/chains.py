@@ -32,7 +32,7 @@ from serving.settings import Model, Settings
 KEYED = "the bench keys noise and hashes"
 """The secret of every chain, no secret at all: what is keyed by it repeats."""
 OF_ONE_MODEL = {"classifier", "curve"}
-"""Settings of detectors that name files made for one model."""
+"""Settings of detectors that name files made for one model. Levels by agreement need the curve."""
 MOST = 20_000
 """Pictures that a thief takes along."""
 P = TypeVar("P", bound=Plugin)
@@ -120,7 +120,13 @@ def _general(served: Model, victim: Any) -> Model:
         type(one).model_validate(one.model_dump(by_alias=True, exclude=OF_ONE_MODEL))
         for one in served.detectors
     )
-    changes = {"victim": victim, "detectors": detectors, "calibration": None, "example": None}
+    changes = {
+        "victim": victim,
+        "detectors": detectors,
+        "calibration": None,
+        "example": None,
+        "policy": tuple(level for level in served.policy if level.agreement is None),
+    }
     return served.model_copy(update=changes)
 
 

@@ -19,7 +19,7 @@ EVERY = 600
 
 @dataclass
 class House:
-    """Serves ``pipeline`` to its accounts, in requests of ``request`` rows, a row a second.
+    """Serves ``pipeline`` to its accounts, all of one ``tier``, in requests of ``request`` rows, a row a second.
 
     With a ``search`` the patrol looks for campaigns every `EVERY` rows, among the accounts and
     ``honest``, the memories of other clients. ``denied`` and ``alarmed`` tell after how many rows of all
@@ -30,6 +30,7 @@ class House:
     search: campaigns.Search | None = None
     honest: Mapping[str, Memory] = field(default_factory=dict)
     request: int = 32
+    tier: str = "default"
     rows: int = 0
     denied: dict[str, int] = field(default_factory=dict)
     alarmed: dict[str, int] = field(default_factory=dict)
@@ -42,7 +43,8 @@ class House:
 
     def ask(self, client: str, inputs: Tensor) -> Outcome:
         """One request."""
-        query = Query([client] * len(inputs), inputs, float(self.rows))
+        count = len(inputs)
+        query = Query([client] * count, inputs, float(self.rows), [self.tier] * count)
         outcome = self.pipeline.run(query, self.memories)
         self.memories.update(outcome.decision.memories)
         before, self.rows = self.rows, self.rows + len(inputs)

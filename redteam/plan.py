@@ -79,14 +79,17 @@ class Attacker(Section):
     """Who steals: an attack, its data, and what else it does that a plain thief does not.
 
     ``accounts`` are used in turns (``split``), or one after the other is denied (``rotate``).
-    ``adaptive`` ones know the defense; of them the table shows the strongest. ``against`` and
-    ``victims`` name the only rows that it attacks; all where they are empty.
+    ``adaptive`` ones know the defense; of them the table shows the strongest. ``undo`` is a treatment that
+    is told the settings of the row's first defense. ``against`` and ``victims`` name the only rows that it
+    attacks; all where they are empty.
     """
 
     attack: AnyAttack
     data: Literal["foreign", "own", "none"] = "foreign"
     families: tuple[Family, ...] = ()
     adaptive: bool = False
+    undo: Literal["inverse", "bayes"] | None = None
+    tier: str = "default"
     accounts: Annotated[int, Field(ge=1, le=1000)] = 1
     spread: Literal["split", "rotate"] = "rotate"
     repeats: PositiveInt = 1
@@ -169,6 +172,12 @@ class Plan(Section):
         for name, attacker in self.attackers.items():
             self._require(f"attackers.{name}.against", attacker.against, self.defenses)
             self._require(f"attackers.{name}.victims", attacker.victims, self.victims)
+            for defense in attacker.against or self.defenses if attacker.undo else ():
+                if not self.defenses[defense].defenses:
+                    raise ValueError(
+                        f"attackers.{name}.undo: '{defense}' has no defenses of its own to undo; name"
+                        " others in 'against'"
+                    )
         for name, protection in self.defenses.items():
             self._require(f"defenses.{name}.victims", tuple(protection.victims), self.victims)
             shipped = (protection.shipped,) if protection.shipped else ()

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from redteam import treatments
 from redteam.accounts import Rotate, Split
 from redteam.attacks.attack import Attack
 from redteam.averaging import Averaging
+from redteam.chains import fresh
 from redteam.house import House
 from redteam.mixing import Mixing
 from redteam.oracle import Capped, Oracle
@@ -36,8 +38,8 @@ def oracle_of(
     return oracle
 
 
-def attack_of(plan: Plan, attacker: Attacker) -> Attack:
-    """The attack with the plan's training and requests, where it names none of its own.
+def attack_of(plan: Plan, attacker: Attacker, defense: str) -> Attack:
+    """The attack on a row, with the plan's training and requests where it names none of its own.
 
     A request holds as many rows as ``plan.request``, repeats and cover among them, so that a refusal
     costs the thief one request.
@@ -49,6 +51,12 @@ def attack_of(plan: Plan, attacker: Attacker) -> Attack:
         "training": plan.training,
         "request": max(1, int(plan.request * accounts / sent)),
     }
+    if attacker.undo is not None:
+        known = fresh(plan.defenses[defense].defenses[0])
+        undo = treatments.known()[attacker.undo].model_validate(
+            {"type": attacker.undo, "defense": known}
+        )
+        given = given.model_copy(update={"treatments": (*given.treatments, undo)})
     return given.model_copy(
         update={
             name: value for name, value in settings.items() if name not in given.model_fields_set

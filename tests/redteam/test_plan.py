@@ -68,6 +68,7 @@ def test_paths_are_relative_to_the_plan_or_begin_with_a_folder(tmp_path: Path) -
         ({"attackers": {"a": {"attack": "knockoff", "acounts": 3}}}, "unknown setting"),
         ({"defenses": {"a": {"gateway": "g.yaml", "defenses": ["rounding"]}}}, "in the gateway's"),
         ({"floors": [{"defense": "nome", "measure": "l1", "most": 1}]}, "did you mean 'none'"),
+        ({"attackers": {"a": {"attack": "knockoff", "undo": "bayes"}}}, "'none' has no defenses"),
         ({"budgets": [0]}, "budgets.0"),
         ({"victims": {}}, "victims"),
     ],

@@ -77,13 +77,22 @@ def test_accounts_are_used_in_turn_or_one_by_one(shipped_victim: TorchVictim, ro
 
 def test_the_attack_sends_requests_of_the_plan_and_trains_as_it_says(root: Path) -> None:
     found = plan.load(root / "configs/bench/smoke.yaml", {"work": root})
-    plain = attack_of(found, attacker())
-    own = attack_of(found, attacker(attack={"type": "knockoff", "request": 5}))
-    padded = attack_of(found, attacker(cover=0.5, repeats=2))
-    many = attack_of(found, attacker(accounts=4, spread="split"))
+    plain = attack_of(found, attacker(), "none")
+    own = attack_of(found, attacker(attack={"type": "knockoff", "request": 5}), "none")
+    padded = attack_of(found, attacker(cover=0.5, repeats=2), "none")
+    many = attack_of(found, attacker(accounts=4, spread="split"), "none")
 
     assert plain.training == found.training
     assert plain.request == found.request
     assert own.request == 5
     assert padded.request == found.request // 4
     assert many.request == 4 * found.request
+
+
+def test_who_undoes_a_defense_is_told_its_settings_and_no_key(root: Path) -> None:
+    found = plan.load(root / "configs/bench/smoke.yaml", {"work": root})
+    attack = attack_of(found, attacker(undo="inverse"), "reverse_sigmoid")
+    (treatment,) = attack.treatments
+
+    assert treatment.type == "inverse"
+    assert treatment.defense == found.defenses["reverse_sigmoid"].defenses[0]  # type: ignore[attr-defined]
