@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image, ImageFilter
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -68,15 +67,6 @@ class ForeignRecipe(BaseModel):
         if victim is not None:
             victim = victim.model_copy(update={"weights": path.parent / victim.weights})
         return recipe.model_copy(update={"output": path.parent / recipe.output, "victim": victim})
-
-    @staticmethod
-    def is_one(path: Path) -> bool:
-        """Whether the file says that it is such a recipe."""
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            return False  # who reads it as the other kind says what is wrong
-        return isinstance(raw, dict) and raw.get("kind") == "foreign"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,15 @@ def read_recipe(kind: type[R], path: Path) -> R:
         raise ConfigError(f"recipe '{path}': {field}: {first['msg']}") from error
 
 
+def kind_of(path: Path) -> str:
+    """The ``kind:`` that a recipe names; empty for a victim's, and for what cannot be read."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ""  # who reads it as a victim's says what is wrong
+    return str(raw.get("kind", "")) if isinstance(raw, dict) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far training is: ``step`` of ``steps``, the batch's loss, and which epoch."""

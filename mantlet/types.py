@@ -92,7 +92,8 @@ class Victim(Protocol):
 
     ``fingerprint`` identifies the weights (SHA-256 in hex); calibrations are bound to it.
     ``output`` is the name of the answer on the wire, ``version`` that of the model there.
-    ``concurrency`` is how many predictions may be under way at once.
+    ``concurrency`` is how many predictions may be under way at once. ``trained_with`` says how the
+    weights were made to resist, or nothing.
     """
 
     @property
@@ -109,5 +110,7 @@ class Victim(Protocol):
     def classes(self) -> int: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def trained_with(self) -> str: ...
     def predict(self, inputs: Tensor) -> Prediction: ...
     def close(self) -> None: ...

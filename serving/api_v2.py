@@ -208,7 +208,7 @@ class Ready:
 
 
 class ModelMetadata:
-    """``GET /v2/models/{model}``: names, datatypes and shapes of input and output."""
+    """``GET /v2/models/{model}``: names, datatypes and shapes, and how the weights were trained to resist."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -219,13 +219,15 @@ class ModelMetadata:
         gateway = self._service.gateway(path["model"], path.get("version"))
         spec, kind = gateway.input, gateway.answer_kind
         shape = [-1, gateway.pipeline.victim.classes] if kind is not Kind.LABELS else [-1]
-        about = {
+        about: dict[str, Any] = {
             "name": gateway.name,
             "versions": [gateway.version],
             "platform": "mantlet",
             "inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}],
             "outputs": [{"name": gateway.output_name, "datatype": DATATYPES[kind], "shape": shape}],
         }
+        if trained_with := gateway.pipeline.victim.trained_with:
+            about["parameters"] = {"trained_with": trained_with}
         await reply_json(send, about)
 
 

@@ -345,6 +345,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="In place of the recipe's output.")] = None,
 ) -> None:
     """Train a model from RECIPE and write its weights as safetensors."""
+    from defenses.ini.recipe import IniRecipe
     from mantlet.training import Progress as Step
     from mantlet.training import Recipe
     from serving import training
@@ -359,6 +360,8 @@ def train(
 
         if isinstance(plan, Recipe):
             report = training.train_classifier(plan, data, device, output, show)
+        elif isinstance(plan, IniRecipe):
+            report = training.train_ini(plan, data, foreign, output, show)
         else:
             report = training.train_foreign(plan, data, foreign, unseen, output, show)
     for line in report:

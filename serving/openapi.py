@@ -178,6 +178,7 @@ SCHEMAS: Json = {
         platform=TEXT,
         inputs=_list(TENSOR),
         outputs=_list(TENSOR),
+        parameters=PARAMETERS,
     ),
     "InferRequest": _object(
         ["inputs"],

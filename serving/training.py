@@ -5,15 +5,26 @@ from pathlib import Path
 
 import torch
 
+from defenses.ini import making
+from defenses.ini.recipe import IniRecipe
 from mantlet import foreign_training, training, weights
 from mantlet.data import Images, load_images
+from mantlet.errors import ConfigError
 from mantlet.foreign_training import FALSE_ALARMS, ForeignRecipe
+from mantlet.registry import did_you_mean
 from mantlet.training import Progress, Recipe
 
 
-def load(recipe: Path) -> Recipe | ForeignRecipe:
-    """The recipe of either kind; raises `ConfigError`."""
-    return ForeignRecipe.load(recipe) if ForeignRecipe.is_one(recipe) else Recipe.load(recipe)
+def load(recipe: Path) -> Recipe | ForeignRecipe | IniRecipe:
+    """The recipe of any kind; raises `ConfigError`."""
+    kinds: dict[str, type[Recipe | ForeignRecipe | IniRecipe]]
+    kinds = {"": Recipe, "foreign": ForeignRecipe, "ini": IniRecipe}
+    kind = training.kind_of(recipe)
+    if kind not in kinds:
+        raise ConfigError(
+            f"recipe '{recipe}': kind '{kind}' is unknown; {did_you_mean(kind, filter(None, kinds))}"
+        )
+    return kinds[kind].load(recipe)
 
 
 def train_classifier(
@@ -31,6 +42,17 @@ def train_classifier(
     weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})
     accuracy = training.accuracy(network, load_images(data, "test"), on)
     return [f"weights: {target}", f"test accuracy: {accuracy:.4f}"]
+
+
+def train_ini(
+    plan: IniRecipe,
+    data: Path,
+    foreign: Sequence[Path],
+    output: Path | None,
+    progress: Callable[[Progress], None],
+) -> list[str]:
+    """Train a victim with Isolation and Induction; returns what to tell the operator."""
+    return making.make(plan, data, foreign, output=output, progress=progress)
 
 
 def train_foreign(

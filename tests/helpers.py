@@ -35,6 +35,7 @@ class TinyVictim:
         self.output = "probabilities"
         self.version = "1"
         self.concurrency = 1
+        self.trained_with = ""
         self.classes = classes
         self.fingerprint = hashlib.sha256(self._matrix.numpy().tobytes()).hexdigest()
         self.batches: list[int] = []

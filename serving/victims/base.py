@@ -76,6 +76,11 @@ class VictimPlugin(Plugin, ABC):
         """SHA-256 that identifies the weights; known after ``load``."""
 
     @property
+    def trained_with(self) -> str:
+        """How its weights were made to resist, such as ``ini``; empty where they do not say."""
+        return ""
+
+    @property
     def engine(self) -> str:
         """What runs the model, in a word."""
         return self.type

@@ -52,6 +52,7 @@ class TorchVictim(VictimPlugin):
     _classes: int = PrivateAttr()
     _device: torch.device = PrivateAttr()
     _fingerprint: str = PrivateAttr()
+    _trained_with: str = PrivateAttr()
 
     def load(self, setup: Setup) -> None:
         weights.refuse_unsafe(self.weights)
@@ -67,6 +68,7 @@ class TorchVictim(VictimPlugin):
         self._network = _Shown(network).eval().to(setup.device)
         self._input = self.input_spec(tuple(shape))
         self._fingerprint = weights.fingerprint(self.weights)
+        self._trained_with = weights.metadata(self.weights).get("trained_with", "")
         self._classes = self._probe_classes()
         self._choose_engine()
 
@@ -142,6 +144,10 @@ class TorchVictim(VictimPlugin):
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    @property
+    def trained_with(self) -> str:
+        return self._trained_with
 
     @property
     def engine(self) -> str:

@@ -7,7 +7,6 @@ import torch
 from mantlet import architectures, training
 from mantlet.data import Images
 from mantlet.errors import ConfigError
-from mantlet.foreign_training import ForeignRecipe
 from mantlet.training import Progress, Recipe
 
 CPU = torch.device("cpu")
@@ -123,9 +122,18 @@ def test_a_recipe_writes_beside_itself(tmp_path: Path) -> None:
     assert Recipe.load(path).output == tmp_path / "../m.safetensors"
 
 
+def test_recipes_are_told_by_their_kind(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("kind: foreign\n")
+    (tmp_path / "c.yaml").write_text("architecture: lenet\noutput: o\n")
+
+    assert training.kind_of(tmp_path / "f.yaml") == "foreign"
+    assert training.kind_of(tmp_path / "c.yaml") == ""
+    assert training.kind_of(tmp_path / "none.yaml") == ""
+
+
 def test_every_recipe_that_ships_is_read(root: Path) -> None:
     paths = (root / "configs/recipes").glob("*.yaml")
-    recipes = [Recipe.load(path) for path in paths if not ForeignRecipe.is_one(path)]
+    recipes = [Recipe.load(path) for path in paths if not training.kind_of(path)]
 
     assert recipes
     assert {recipe.architecture for recipe in recipes} <= architectures.known().keys()

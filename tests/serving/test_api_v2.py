@@ -57,6 +57,17 @@ def test_the_whole_answer_is_as_the_protocol_says(tmp_path: Path) -> None:
     assert list(answer) == ["model_name", "model_version", "id", "outputs"]
 
 
+def test_the_metadata_say_how_the_weights_were_trained_to_resist(tmp_path: Path) -> None:
+    ready = service(tmp_path)
+    victim = load(ready)
+    plain = client_of(ready).get("/v2/models/mnist").json()
+    victim.trained_with = "ini"
+    trained = client_of(ready).get("/v2/models/mnist").json()
+
+    assert "parameters" not in plain
+    assert trained == plain | {"parameters": {"trained_with": "ini"}}
+
+
 @given(part=st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), value=ODD)
 def test_a_tensor_with_an_odd_part_is_refused_or_read(
     client: Client, part: str, value: object

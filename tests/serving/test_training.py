@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from defenses.ini.recipe import IniRecipe
 from mantlet import weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
@@ -62,6 +63,32 @@ def test_a_classifier_of_the_victim_is_reported_by_its_test_accuracy(
 
     assert report[0] == f"weights: {tmp_path / 'v.safetensors'}"
     assert report[1].startswith("test accuracy: 0.")
+
+
+def test_a_victim_that_resists_is_trained_by_its_recipe(tmp_path: Path, digits: Images) -> None:
+    assert digits.y is not None
+    plan = {"kind": "ini", "architecture": "lenet", "settings": {"width": 2}, "epochs": 1}
+    recipe = tmp_path / "i.yaml"
+    recipe.write_text(yaml.safe_dump(plan | {"drawn_rows": 100, "holdout": 100, "output": "i.st"}))
+    split = {"x_train": digits.x[:300], "y_train": digits.y[:300]}
+    held = {"x_test": digits.x[300:400], "y_test": digits.y[300:400]}
+    data = written(tmp_path / "d.npz", **split, **held)
+    noise = np.random.default_rng(0).random((300, 28, 28))
+    foreign = written(tmp_path / "noise.npz", x_train=noise)
+    loaded = training.load(recipe)
+    assert isinstance(loaded, IniRecipe)
+    report = training.train_ini(loaded, data, [foreign], None, lambda _: None)
+
+    assert report[0] == f"weights: {tmp_path / 'i.st'}"
+    assert weights.metadata(tmp_path / "i.st")["trained_with"] == "ini"
+
+
+def test_a_kind_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("kind: forein\n")
+
+    with pytest.raises(ConfigError, match="kind 'forein' is unknown; did you mean 'foreign'"):
+        training.load(recipe)
 
 
 def test_without_foreign_pictures_nothing_is_trained(tmp_path: Path, digits: Images) -> None:

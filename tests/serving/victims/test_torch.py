@@ -322,6 +322,18 @@ def test_fingerprint_is_that_of_the_weight_file(root: Path, shipped_victim: Torc
     assert shipped_victim.fingerprint == weights.fingerprint(path)
 
 
+def test_weights_say_how_they_were_trained_to_resist(
+    root: Path, tmp_path: Path, shipped_victim: TorchVictim
+) -> None:
+    path = tmp_path / "w.safetensors"
+    weights.save(architectures.LeNet(), path, {"trained_with": "ini"})
+    victim = TorchVictim(weights=path, architecture="lenet", engine="torch")
+    victim.load(SETUP)
+
+    assert shipped_victim.trained_with == ""
+    assert victim.trained_with == "ini"
+
+
 def test_loading_again_gives_the_same_answers(loaded: Callable[..., TorchVictim]) -> None:
     victim = loaded(Linear)
     inputs = torch.rand(2, 6)

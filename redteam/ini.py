@@ -1,0 +1,245 @@
+"""What training with Isolation and Induction is worth: the same thieves at a trained and a plain victim.
+
+Run as: python -m redteam.ini --data FOLDER --work FOLDER --out docs/results/ini.json
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from torch import Tensor, nn
+
+from defenses.ini import making
+from defenses.ini.card import with_protection
+from defenses.ini.recipe import IniRecipe
+from mantlet import architectures, weights
+from mantlet.data import Images
+from mantlet.errors import ConfigError
+from redteam import learning
+from redteam.learning import Means, Training, Transfer
+from redteam.measures import accuracy, clone_scores, rounded, spread
+from redteam.pools import Pools
+
+RECIPE = Path(__file__).parents[1] / "configs/recipes/mnist-ini.yaml"
+TRAINED_ON = "fashion"
+UNSEEN = ("notmnist", "omniglot")
+"""Families that neither training nor any choice of its settings has seen."""
+TUNED_ON = "cifar"
+"""The family by which settings were chosen."""
+OWN = "own"
+"""The control: held-out rows of the victim's own kind."""
+BUDGET = 10_000
+Record = Mapping[str, Any]
+ABLATIONS: Mapping[str, Mapping[str, object]] = {
+    "gamma only": {"delta": 0.0, "epsilon": 0.0},
+    "delta only": {"gamma": 0.0, "epsilon": 0.0},
+    "epsilon only": {"gamma": 0.0, "delta": 0.0},
+    "published": {
+        "warm_start": None,
+        "combine": "pcgrad",
+        "induced": "student",
+        "gamma": 0.3,
+        "delta": 1.0,
+        "epsilon": 1000.0,
+        "normalised": False,
+        "drawn": (),
+        "momentum": 0.5,
+        "weight_decay": 1e-3,
+        "schedule": "steps",
+        "lr": 0.1,
+        "batch": 128,
+        "foreign_batch": 128,
+    },
+}
+"""What differs from the recipe: one term at a time, and the settings of the authors' code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where pictures and weights are, and how much is run."""
+
+    pools: Pools
+    work: Path
+    recipe: IniRecipe
+    seeds: Sequence[int] = (0, 1, 2)
+    budget: int = BUDGET
+    training: Training = field(default_factory=Training)
+    say: Callable[[str], None] = print
+
+    def weights_of(self, name: str) -> Path:
+        """The file of a victim: ``ini`` is the recipe's output, ``nd`` its baseline, or one of `ABLATIONS`.
+
+        What is not there yet is trained into the work folder.
+        """
+        if name == "ini" and self.recipe.output.is_file():
+            return self.recipe.output
+        path = self.work / f"{name.replace(' ', '-')}.safetensors"
+        if not path.is_file():
+            self.say(f"training {name}")
+            changes: Mapping[str, object] = {"ini": {}, "nd": {"defended": False}, **ABLATIONS}[
+                name
+            ]
+            recipe = IniRecipe.model_validate(self.recipe.model_dump() | dict(changes))
+            foreign = [self.pools.path(TRAINED_ON)] if recipe.defended else []
+            making.make(recipe, self.pools.path("mnist"), foreign, output=path)
+        return path
+
+    def victim(self, name: str) -> nn.Module:
+        """The network of that file, ready to answer."""
+        network = architectures.build(self.recipe.architecture, self.recipe.settings)
+        weights.load_into(network, self.weights_of(name), self.recipe.architecture)
+        return network.eval()
+
+    def pool(self, family: str) -> Tensor:
+        """All pictures of a family, or the held-out rows of the victim's own."""
+        if family == OWN:
+            held = self.pools.pictures("mnist", "train")[-self.recipe.holdout :]
+            return _floats(held)
+        return _floats(np.concatenate([self.pools.pictures(family, s) for s in ("train", "test")]))
+
+
+def main() -> None:
+    """Run what is not yet in the work folder, and write the records and the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    data = os.environ.get("MANTLET_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=not data)
+    parser.add_argument("--work", type=Path, default=Path(".mantlet/ini"))
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    try:
+        bench = Bench(Pools(asked.data), asked.work, IniRecipe.load(RECIPE))
+        asked.work.mkdir(parents=True, exist_ok=True)
+        found = measure(bench)
+    except ConfigError as error:
+        parser.error(str(error))
+    asked.out.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    beside = bench.recipe.output.with_suffix(".md")
+    if beside.is_file():
+        beside.write_text(with_protection(beside.read_text("utf-8"), table(found)), "utf-8")
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Everything: ``victims`` (accuracy, entropy, latency), and ``records``, a line a clone."""
+    test = Images(
+        bench.pools.pictures("mnist", "test") / np.float32(255), bench.pools.labels("mnist", "test")
+    )
+    about, records = [], []
+    for name in ("nd", "ini", *ABLATIONS):
+        network = bench.victim(name)
+        about.append(_about(bench, name, network, test))
+        grid = [(family, labels) for family in (*UNSEEN, TUNED_ON, OWN) for labels in (False, True)]
+        if name in ABLATIONS:
+            grid = [(family, False) for family in UNSEEN]
+        for family, labels in grid:
+            records += [
+                _stolen(bench, name, network, test, (family, labels, s)) for s in bench.seeds
+            ]
+    return {
+        "weights": weights.fingerprint(bench.weights_of("ini")),
+        "clone": {"architecture": "lenet", "width": 8, **bench.training.model_dump()},
+        "latency_ratio": round(_latency_ratio(bench), 3),
+        "victims": about,
+        "records": records,
+    }
+
+
+def _about(bench: Bench, name: str, network: nn.Module, test: Images) -> Record:
+    """Test accuracy and, of every foreign family, the mean entropy in nats and the largest share of a label."""
+    answers = learning.answers_of(network, torch.from_numpy(test.x))
+    assert test.y is not None
+    found: dict[str, Any] = {"victim": name}
+    found["accuracy"] = round(accuracy(answers, torch.from_numpy(test.y)), 4)
+    for family in (*UNSEEN, TUNED_ON):
+        foreign = learning.answers_of(network, bench.pool(family))
+        found[family] = {
+            "entropy": round(float(torch.special.entr(foreign).sum(dim=1).mean()), 3),
+            "top_probability": round(float(foreign.amax(dim=1).mean()), 3),
+            "one_label": round(float(foreign.argmax(dim=1).bincount().max() / len(foreign)), 3),
+        }
+    bench.say(f"{name}: {found}")
+    return found
+
+
+def _stolen(
+    bench: Bench, name: str, network: nn.Module, test: Images, which: tuple[str, bool, int]
+) -> Record:
+    """One clone of a victim: Knockoff Nets with random rows of a family."""
+    family, labels, seed = which
+    key = f"{name}-{family}-{'label' if labels else 'soft'}-{seed}".replace(" ", "_")
+    kept = bench.work / f"{key}-{weights.fingerprint(bench.weights_of(name))[:12]}.json"
+    if kept.is_file():
+        known: Record = orjson.loads(kept.read_bytes())
+        return known
+    generator = torch.Generator().manual_seed(seed)
+    pool = bench.pool(family)
+    rows = pool[torch.randperm(len(pool), generator=generator)[: bench.budget]]
+    answers = learning.answers_of(network, rows)
+    if labels:
+        answers = nn.functional.one_hot(answers.argmax(dim=1), answers.shape[1]).float()
+    clone = Means(rows).network(generator)
+    learning.train(clone, Transfer(rows, answers), bench.training, generator)
+    assert test.y is not None
+    x = torch.from_numpy(test.x)
+    scores = clone_scores(
+        learning.answers_of(clone, x), learning.answers_of(network, x), torch.from_numpy(test.y)
+    )
+    record = {
+        "victim": name,
+        "attack": "knockoff",
+        "attacker_data": family,
+        "label_only": labels,
+        "budget": len(rows),
+        "seed": seed,
+        **rounded(scores, 4),
+    }
+    kept.write_bytes(orjson.dumps(record))
+    bench.say(f"{key}: {record['clone_accuracy']}")
+    return record
+
+
+@torch.inference_mode()
+def _latency_ratio(bench: Bench, rounds: int = 200) -> float:
+    """Median time of a batch of 32 at the trained victim over the plain one's, asked in turn."""
+    networks = [bench.victim("nd"), bench.victim("ini")]
+    batch = bench.pool(OWN)[:32]
+    spent: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for network, times in zip(networks, spent, strict=True):
+            started = time.perf_counter()
+            network(batch)
+            times.append(time.perf_counter() - started)
+    return median(spent[1]) / median(spent[0])
+
+
+def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Rows of a table: the clone's accuracy at the plain and at the trained victim, by what a thief has."""
+    rows = []
+    for family in (*UNSEEN, TUNED_ON, OWN):
+        for labels in (False, True):
+            cells = {"thief's pictures": family, "answers": "labels" if labels else "soft"}
+            for name in ("nd", "ini"):
+                middle, deviation = spread(
+                    record["clone_accuracy"]
+                    for record in found["records"]
+                    if (record["victim"], record["attacker_data"], record["label_only"])
+                    == (name, family, labels)
+                )
+                cells[f"clone of {name}"] = f"{middle:.3f} ± {deviation:.3f}"
+            rows.append(cells)
+    return rows
+
+
+def _floats(pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(pictures.astype(np.float32) / 255)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The bench of trained victims, at the size of a toy."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from defenses.ini.recipe import IniRecipe
+from mantlet.data import Images
+from mantlet.errors import ConfigError
+from redteam import ini
+from redteam.ini import Bench
+from redteam.learning import Training
+from redteam.pools import FILES, Pools
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, digits: Images) -> Bench:
+    folder = tmp_path_factory.mktemp("data")
+    assert digits.y is not None
+    x, y = (255 * digits.x[:, 0]).astype(np.uint8), digits.y.astype(np.uint8)
+    rng = np.random.default_rng(0)
+    for family in ("mnist", "fashion", "notmnist", "omniglot", "cifar"):
+        pictures = x[:400] if family == "mnist" else rng.integers(0, 256, (400, 28, 28), np.uint8)
+        split = {"x_train": pictures[:300], "y_train": y[:300]}
+        held = {"x_test": pictures[300:], "y_test": y[300:400]}
+        np.savez(folder / FILES[family], **split, **held)
+    recipe = IniRecipe(
+        kind="ini",
+        architecture="lenet",
+        settings={"width": 2},
+        drawn=("strokes",),
+        drawn_rows=100,
+        epochs=1,
+        batch=50,
+        foreign_batch=20,
+        holdout=100,
+        output=folder / "out" / "m.safetensors",
+    )
+    work = tmp_path_factory.mktemp("work")
+    said: list[str] = []
+    return Bench(Pools(folder), work, recipe, (0,), 50, Training(steps=2, batch=10), said.append)
+
+
+@pytest.fixture(scope="module")
+def found(bench: Bench) -> dict[str, Any]:
+    return ini.measure(bench)
+
+
+def test_every_victim_is_robbed_by_every_family(found: dict[str, Any]) -> None:
+    thefts = {(r["victim"], r["attacker_data"], r["label_only"]) for r in found["records"]}
+
+    assert len(thefts) == len(found["records"]) == 2 * 4 * 2 + len(ini.ABLATIONS) * 2
+    assert ("ini", "own", False) in thefts
+    assert ("gamma only", "omniglot", False) in thefts
+    assert [v["victim"] for v in found["victims"]] == ["nd", "ini", *ini.ABLATIONS]
+
+
+def test_what_was_measured_is_not_measured_again(bench: Bench, found: dict[str, Any]) -> None:
+    said: list[str] = []
+    again = ini.measure(replace(bench, say=said.append))
+
+    assert again["records"] == found["records"]
+    assert not [line for line in said if line.startswith(("training", "ini-", "nd-"))]
+
+
+def test_the_table_has_a_line_a_thief(found: dict[str, Any]) -> None:
+    rows = ini.table(found)
+
+    assert len(rows) == 8
+    assert list(rows[0]) == ["thief's pictures", "answers", "clone of nd", "clone of ini"]
+
+
+def test_a_folder_without_the_data_is_one_clear_error(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        ini.measure(replace(bench, pools=Pools(tmp_path)))
