@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -10,100 +10,111 @@ from rich.table import Table
 from serving.cli import err, out, progress_bar
 
 
+def _option(help_: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_)
+
+
+Name = Annotated[str, typer.Argument(help="The attack, such as knockoff.")]
+Target = Annotated[str, _option("Where the gateway is: http://HOST:PORT.")]
+Model = Annotated[str, _option("The name of the model there.")]
+Budget = Annotated[int, _option("Rows that may be sent; all of them are counted.")]
+Judged = Annotated[Path, _option("Labelled pictures that judge the clone: .npz.", "--eval")]
+Out = Annotated[Path, _option("A folder; the same command goes on from what it holds.", "--out")]
+Surrogate = Annotated[Path | None, _option("The thief's own pictures: .npz or .npy.")]
+Keys = Annotated[list[str], _option("The key of an account. Repeatable; none where it is open.")]
+KeysFile = Annotated[
+    Path | None, _option("A file with a key a line, out of sight of other processes.")
+]
+Spread = Annotated[
+    bool, _option("All accounts in turn, or the next once one is denied.", "--split/--rotate")
+]
+Sets = Annotated[list[str], _option("A setting of the attack: field=value. Repeatable.", "--set")]
+LabelOnly = Annotated[bool, _option("Learn from the top class alone.", "--label-only")]
+Seed = Annotated[int, _option("Of all that is drawn.")]
+Average = Annotated[int, _option("Ask about each row so many times.")]
+Jitter = Annotated[float, _option("Standard deviation of the noise on each of these times.")]
+Cover = Annotated[Path | None, _option("Honest pictures, which are sent among the others.")]
+CoverShare = Annotated[float, _option("How much of the traffic they are.")]
+Clone = Annotated[str, _option("The clone's architecture.")]
+CloneSets = Annotated[list[str], _option("A setting of it: width=8. Repeatable.")]
+Classes = Annotated[
+    int, _option("Classes, where the target does not say; 0 takes them from --eval.")
+]
+Split = Annotated[str, _option("Which split of the surrogate.")]
+Rows = Annotated[str, _option("Which rows of it, START:STOP.")]
+JudgedRows = Annotated[str, _option("Which rows of the test split of --eval, START:STOP.")]
+AskEval = Annotated[
+    bool, _option("Ask the target about these too, for the agreement.", "--ask-eval")
+]
+EvalKey = Annotated[str, _option("Ask about them with this key, not with the first one.")]
+Protocol = Annotated[str, _option("v2 (tensors as bytes), v2-json or v1.")]
+Batch = Annotated[int, _option("Rows in one request.")]
+Concurrency = Annotated[int, _option("Requests of an account at once.")]
+Patience = Annotated[float, _option("Seconds that a request waits when the target puts it off.")]
+Json = Annotated[bool, _option("Print JSON for machines.", "--json")]
+
+
 def attack(
-    name: Annotated[str, typer.Argument(help="The attack, such as knockoff.")],
-    target: Annotated[str, typer.Option(help="Where the gateway is: http://HOST:PORT.")],
-    model: Annotated[str, typer.Option(help="The name of the model there.")],
-    budget: Annotated[int, typer.Option(help="Rows that may be sent; all of them are counted.")],
-    eval_: Annotated[
-        Path, typer.Option("--eval", help="Labelled pictures that judge the clone: .npz.")
-    ],
-    out_: Annotated[
-        Path, typer.Option("--out", help="A folder; the same command goes on from what it holds.")
-    ],
-    surrogate: Annotated[
-        Path | None, typer.Option(help="The thief's own pictures: .npz or .npy.")
-    ] = None,
-    key: Annotated[
-        list[str], typer.Option(help="The key of an account. Repeatable; none for an open gateway.")
-    ] = [],
-    keys_file: Annotated[
-        Path | None, typer.Option(help="A file with a key a line, out of sight of other processes.")
-    ] = None,
-    split: Annotated[
-        bool,
-        typer.Option(
-            "--split/--rotate", help="All accounts in turn, or the next once one is denied."
-        ),
-    ] = True,
-    set_: Annotated[
-        list[str], typer.Option("--set", help="A setting of the attack: field=value. Repeatable.")
-    ] = [],
-    label_only: Annotated[
-        bool, typer.Option("--label-only", help="Learn from the top class alone.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
-    average: Annotated[int, typer.Option(help="Ask about each row so many times.")] = 1,
-    jitter: Annotated[
-        float, typer.Option(help="Standard deviation of the noise on each of these times.")
-    ] = 0.0,
-    cover: Annotated[
-        Path | None, typer.Option(help="Honest pictures, which are sent among the others.")
-    ] = None,
-    cover_share: Annotated[float, typer.Option(help="How much of the traffic they are.")] = 0.5,
-    clone: Annotated[str, typer.Option(help="The clone's architecture.")] = "lenet",
-    clone_set: Annotated[
-        list[str], typer.Option(help="A setting of it: width=8. Repeatable.")
-    ] = [],
-    classes: Annotated[
-        int, typer.Option(help="Classes, where the target does not say; 0 takes them from --eval.")
-    ] = 0,
-    surrogate_split: Annotated[str, typer.Option(help="Which split of the surrogate.")] = "train",
-    surrogate_rows: Annotated[str, typer.Option(help="Which rows of it, START:STOP.")] = ":",
-    eval_rows: Annotated[str, typer.Option(help="Which rows of the test split of --eval.")] = ":",
-    ask_eval: Annotated[
-        bool, typer.Option("--ask-eval", help="Ask the target about these too, for the agreement.")
-    ] = False,
-    eval_key: Annotated[
-        str, typer.Option(help="Ask about them with this key, not with the first one.")
-    ] = "",
-    protocol: Annotated[str, typer.Option(help="v2 (tensors as bytes), v2-json or v1.")] = "v2",
-    batch: Annotated[int, typer.Option(help="Rows in one request.")] = 32,
-    concurrency: Annotated[int, typer.Option(help="Requests of an account at once.")] = 1,
-    patience: Annotated[
-        float, typer.Option(help="Seconds that a request waits when the target puts it off.")
-    ] = 60.0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    name: Name,
+    target: Target,
+    model: Model,
+    budget: Budget,
+    eval_: Judged,
+    out_: Out,
+    surrogate: Surrogate = None,
+    key: Keys = [],
+    keys_file: KeysFile = None,
+    split: Spread = True,
+    set_: Sets = [],
+    label_only: LabelOnly = False,
+    seed: Seed = 0,
+    average: Average = 1,
+    jitter: Jitter = 0.0,
+    cover: Cover = None,
+    cover_share: CoverShare = 0.5,
+    clone: Clone = "lenet",
+    clone_set: CloneSets = [],
+    classes: Classes = 0,
+    surrogate_split: Split = "train",
+    surrogate_rows: Rows = ":",
+    eval_rows: JudgedRows = ":",
+    ask_eval: AskEval = False,
+    eval_key: EvalKey = "",
+    protocol: Protocol = "v2",
+    batch: Batch = 32,
+    concurrency: Concurrency = 1,
+    patience: Patience = 60.0,
+    json_: Json = False,
 ) -> None:
     """Steal from a running gateway of your own, and tell what the clone is worth."""
-    options = {n.rstrip("_"): v for n, v in locals().items() if n != "json_"}
+    options = {option.rstrip("_"): value for option, value in locals().items() if option != "json_"}
     from redteam import attacking
     from redteam.order import Order, prepared
 
     order = Order.of(**options)
-    target_, thief, judged = prepared(order)
+    prey, thief, judged = prepared(order)
     with progress_bar("attacking") as bar:
         task = bar.add_task("rows", total=budget)
+
+        def show(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
         told = attacking.run(
-            target_,
-            thief,
-            judged,
-            order.out,
-            ask_with=order.asks_with,
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
+            prey, thief, judged, order.out, ask_with=order.asks_with, progress=show
         )
-    if json_:
-        typer.echo(json.dumps(told))
-    else:
-        _show(told)
-    if told["ended"] == "interrupted":
-        err.print("The same command goes on from here.")
-        raise typer.Exit(130)
+    _tell(told, json_)
 
 
-def _show(told: dict[str, object]) -> None:
+def _tell(told: dict[str, Any], as_json: bool) -> None:
+    """What was measured, and how to go on where it was stopped."""
     table = Table("measure", "value")
     shown = ("ended", "rows", "floats", "rows_learned", "clone_accuracy", "agreement", "verdict")
     for name in shown:
         table.add_row(name.replace("_", " "), "-" if told[name] is None else str(told[name]))
-    out.print(table)
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        out.print(table)
+    if told["ended"] == "interrupted":
+        err.print("The same command goes on from here.")
+        raise typer.Exit(130)
