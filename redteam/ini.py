@@ -75,7 +75,7 @@ class Bench:
     say: Callable[[str], None] = print
 
     def weights_of(self, name: str) -> Path:
-        """The file of a victim: ``ini`` is the recipe's output, ``nd`` its baseline, or one of `ABLATIONS`.
+        """The file of a victim: ``ini`` is the recipe's output, ``plain`` its baseline, or one of `ABLATIONS`.
 
         What is not there yet is trained into the work folder.
         """
@@ -84,7 +84,7 @@ class Bench:
         path = self.work / f"{name.replace(' ', '-')}.safetensors"
         if not path.is_file():
             self.say(f"training {name}")
-            changes: Mapping[str, object] = {"ini": {}, "nd": {"defended": False}, **ABLATIONS}[
+            changes: Mapping[str, object] = {"ini": {}, "plain": {"defended": False}, **ABLATIONS}[
                 name
             ]
             recipe = IniRecipe.model_validate(self.recipe.model_dump() | dict(changes))
@@ -132,7 +132,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         bench.pools.pictures("mnist", "test") / np.float32(255), bench.pools.labels("mnist", "test")
     )
     about, records = [], []
-    for name in ("nd", "ini", *ABLATIONS):
+    for name in ("plain", "ini", *ABLATIONS):
         network = bench.victim(name)
         about.append(_about(bench, name, network, test))
         grid = [(family, labels) for family in (*UNSEEN, TUNED_ON, OWN) for labels in (False, True)]
@@ -208,7 +208,7 @@ def _stolen(
 @torch.inference_mode()
 def _latency_ratio(bench: Bench, rounds: int = 200) -> float:
     """Median time of a batch of 32 at the trained victim over the plain one's, asked in turn."""
-    networks = [bench.victim("nd"), bench.victim("ini")]
+    networks = [bench.victim("plain"), bench.victim("ini")]
     batch = bench.pool(OWN)[:32]
     spent: list[list[float]] = [[], []]
     for _ in range(rounds):
@@ -225,7 +225,7 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
     for family in (*UNSEEN, TUNED_ON, OWN):
         for labels in (False, True):
             cells = {"thief's pictures": family, "answers": "labels" if labels else "soft"}
-            for name in ("nd", "ini"):
+            for name in ("plain", "ini"):
                 middle, deviation = spread(
                     record["clone_accuracy"]
                     for record in found["records"]

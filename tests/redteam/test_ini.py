@@ -55,7 +55,7 @@ def test_every_victim_is_robbed_by_every_family(found: dict[str, Any]) -> None:
     assert len(thefts) == len(found["records"]) == 2 * 4 * 2 + len(ini.ABLATIONS) * 2
     assert ("ini", "own", False) in thefts
     assert ("gamma only", "omniglot", False) in thefts
-    assert [v["victim"] for v in found["victims"]] == ["nd", "ini", *ini.ABLATIONS]
+    assert [v["victim"] for v in found["victims"]] == ["plain", "ini", *ini.ABLATIONS]
 
 
 def test_what_was_measured_is_not_measured_again(bench: Bench, found: dict[str, Any]) -> None:
@@ -63,14 +63,14 @@ def test_what_was_measured_is_not_measured_again(bench: Bench, found: dict[str, 
     again = ini.measure(replace(bench, say=said.append))
 
     assert again["records"] == found["records"]
-    assert not [line for line in said if line.startswith(("training", "ini-", "nd-"))]
+    assert not [line for line in said if line.startswith(("training", "ini-", "plain-"))]
 
 
 def test_the_table_has_a_line_a_thief(found: dict[str, Any]) -> None:
     rows = ini.table(found)
 
     assert len(rows) == 8
-    assert list(rows[0]) == ["thief's pictures", "answers", "clone of nd", "clone of ini"]
+    assert list(rows[0]) == ["thief's pictures", "answers", "clone of plain", "clone of ini"]
 
 
 def test_a_folder_without_the_data_is_one_clear_error(bench: Bench, tmp_path: Path) -> None:
