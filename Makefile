@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection ci
+.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection bench-ini ci
 
 serve: .venv/served
 	$(BIN)/mantlet serve $(CONFIG) $(if $(PORT),--set listen.port=$(PORT)) $(if $(WORKERS),--set listen.workers=$(WORKERS))
@@ -57,6 +57,9 @@ bench-ownership: .venv/tested  # the folder of bench-detection; goes on where it
 
 bench-detection: .venv/tested  # MANTLET_DATA is the folder of the pictures; goes on where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.detection --out docs/results/detection.json
+
+bench-ini: .venv/tested  # as above; goes on where it stopped, and writes what it found into the model card
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.ini --out docs/results/ini.json
 
 ci: .venv/tested lint types  # with the tests that need PyPI; the build of the wheel is one of them
 	$(BIN)/python -m pytest -q
