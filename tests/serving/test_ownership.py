@@ -87,6 +87,7 @@ def loaded(root: Path, tmp_path: Path) -> Loaded:
         raw = config(root, tmp_path / "data", **({"secret": SECRET} | changes))
         model = raw["models"]["mnist"]
         model.pop("policy")
+        model["victim"]["weights"] = str(root / "configs/models/mnist-lenet.safetensors")
         model["defenses"] = list(defenses or [{"type": "dawn", "rate_alarmed": RATE}])
         return settings.load(write_config(tmp_path / "gateway.yaml", raw))
 
