@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection bench-ini ci
+.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection bench-ini bench-protection bench-smoke ci
 
 serve: .venv/served
 	$(BIN)/mantlet serve $(CONFIG) $(if $(PORT),--set listen.port=$(PORT)) $(if $(WORKERS),--set listen.workers=$(WORKERS))
@@ -60,6 +60,12 @@ bench-detection: .venv/tested  # MANTLET_DATA is the folder of the pictures; goe
 
 bench-ini: .venv/tested  # as above; goes on where it stopped, and writes what it found into the model card
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.ini --out docs/results/ini.json
+
+bench-protection: .venv/tested  # the same folder; --only mnist/default and the like in ONLY, hours without
+	OMP_NUM_THREADS=1 $(BIN)/mantlet bench configs/bench/protection.yaml --only '$(ONLY)' --out docs/results/protection.json
+
+bench-smoke: .venv/tested  # two minutes, with what the repository ships; has floors
+	OMP_NUM_THREADS=1 $(BIN)/mantlet bench configs/bench/smoke.yaml --data tests/data --out .mantlet/smoke.json
 
 ci: .venv/tested lint types  # with the tests that need PyPI; the build of the wheel is one of them
 	$(BIN)/python -m pytest -q

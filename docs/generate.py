@@ -23,7 +23,7 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
-from docs import detection, measured, owned, stealing
+from docs import detection, measured, owned, protection, stealing
 from docs.tables import table
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, Plugin
@@ -403,6 +403,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ownership_controls": lambda: measured.table_of(owned.controls()),
     "attacks": stealing.listed,
     "art": stealing.art,
+    "protection": protection.protection,
+    "protection_attackers": protection.attackers,
+    "protection_limits": protection.limits,
+    "protection_controls": protection.controls,
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

@@ -15,7 +15,7 @@ def bench(
     ],
     output: Annotated[
         Path, typer.Option("--out", help="The JSON to write, a record a theft.")
-    ] = Path("docs/results/protection.json"),
+    ] = Path("protection.json"),
     work: Annotated[
         Path, typer.Option(help="Where every record is kept as soon as it is there.")
     ] = Path(".mantlet/bench"),

@@ -4,9 +4,11 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mantlet.errors import ConfigError
 from redteam import summary
 from redteam.measures import verdict
 from redteam.summary import FIELDS, LIMITS, Line, Record, cell, chosen, told
@@ -27,8 +29,11 @@ class Picture:
 def write(results: Path, folder: Path) -> list[Path]:
     """Write ``report.html`` and the PNG files of its pictures; tells what was written.
 
-    Raises `ConfigError` for results that are none, `ImportError` without the extra ``pictures``.
+    Raises `ConfigError` for results that are none, and where the extra ``pictures`` is not installed.
     """
+    for library in ("jinja2", "matplotlib"):
+        if find_spec(library) is None:
+            raise ConfigError(f"a report needs {library}; run: pip install 'mantlet[pictures]'")
     records = summary.read(results)
     found = summary.lines(records)
     folder.mkdir(parents=True, exist_ok=True)

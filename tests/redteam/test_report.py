@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mantlet.errors import ConfigError
 from redteam import report, summary
 from redteam.summary import LIMITS
 from tests.redteam.test_summary import record
@@ -81,3 +82,11 @@ def test_pictures_are_files_beside_the_page(written: list[Path]) -> None:
         "mnist-detection.png",
     ]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in written[1:])
+
+
+def test_without_the_extra_the_remedy_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'mantlet\[pictures\]'"):
+        report.write(tmp_path / "results.json", tmp_path)
