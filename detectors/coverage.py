@@ -1,6 +1,7 @@
 """Coverage: how much of the victim's feature space has a client been shown, and what clone that makes."""
 
 import json
+from collections.abc import Sequence
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Annotated, Literal
@@ -98,6 +99,23 @@ class Coverage(ThresholdDetector):
         cells = cells.copy()
         np.bitwise_or.at(cells, place, bit)
         return {"cells": cells, "open": count[-1:]}, *self._judged(count)
+
+    def update_each(
+        self, states: Sequence[State], rows: np.ndarray, at: float
+    ) -> tuple[Sequence[State], np.ndarray, np.ndarray]:
+        if not self._learned:
+            return states, np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
+        cell = rows[:, 0].astype(np.int64)
+        place, bit = cell >> 3, (128 >> (cell & 7)).astype(np.uint8)
+        before = [state["cells"][at] for state, at in zip(states, place.tolist(), strict=True)]
+        opened = (np.array(before) & bit) == 0
+        count = np.concatenate([state["open"] for state in states]) + opened
+        after = list(states)
+        for row in opened.nonzero()[0].tolist():
+            cells = states[row]["cells"].copy()
+            cells[place[row]] |= bit[row]
+            after[row] = {"cells": cells, "open": count[row : row + 1].copy()}
+        return after, *self._judged(count)
 
     def _judged(self, opened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) suspicion and alarm of numbers of open cells."""

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from detectors.recall import codes_of, empty, in_parts, projection, recall, runs
+from detectors.recall import codes_of, empty, in_parts, projection, recall, remember, runs
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, EvidenceDetector
 from mantlet.types import Prediction, Query, State
@@ -99,7 +99,8 @@ class Distances(EvidenceDetector):
             counts[one] += 1
         first = int(counts[-2]) + 1
         counts[-2] += len(rows)
-        found = recall(state, codes_of(rows[:, 1:]), label.astype(np.uint32), slots, first)
+        codes, tags = codes_of(rows[:, 1:]), label.astype(np.uint32)
+        found = recall(state, codes, tags, slots, first)
         partner = found.same & (found.lag > 0) & (found.square > 0)
         seen = partner & (found.lag > self.gap)
         recent = np.where(partner & ~seen, found.square, np.inf).min(axis=1)
@@ -109,7 +110,7 @@ class Distances(EvidenceDetector):
         bucket = np.searchsorted(SIZES, np.count_nonzero(seen, axis=1), side="right") - 1
         near = self._least(found.square, seen) < self._learned["tail"][label, np.maximum(bucket, 0)]
         flags = near & ((run == 0) | (run > self.gap))
-        return found.after | {"rows": counts}, flags[:, None]
+        return remember(state, codes, tags, slots, first) | {"rows": counts}, flags[:, None]
 
     def _least(self, square: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """(n,) least of the squared distances that count; infinite where none does."""

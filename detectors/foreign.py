@@ -1,5 +1,6 @@
 """Foreign queries: rows that look unlike the traffic the victim was calibrated on."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -171,6 +172,21 @@ class Foreign(EvidenceDetector):
                 first, count, new[row] = row + 1, 1, True
         after = {"first": others[first].copy(), "rows": np.array([count])}
         return after, np.where(new, flags, 0.0)
+
+    def watch_each(
+        self, states: Sequence[State], rows: np.ndarray, at: float
+    ) -> tuple[Sequence[State], np.ndarray]:
+        flags, codes = rows[:, : self.width], rows[:, self.width :]
+        near = float(self._learned.get("near.square", 0.0))
+        first = np.array([state["first"] for state in states])  # (n, k)
+        count = np.concatenate([state["rows"] for state in states]) + 1
+        new = (np.square(codes - first).sum(axis=1) >= near) | (count > self.burst)
+        first, count = np.where(new[:, None], codes, first), np.where(new, 1, count)
+        after = [
+            {"first": f.copy(), "rows": c.copy()}
+            for f, c in zip(first, count[:, None], strict=True)
+        ]
+        return after, np.where(new[:, None], flags, 0.0)
 
     def _distance(
         self,

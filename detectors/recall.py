@@ -19,14 +19,12 @@ class Recalled:
     """What n new rows of one client find among P others: the slots and, of several, each other.
 
     ``square`` (n, P) squared distances in steps; ``lag`` (n, P) how many rows ago the other was sent, 0 or
-    less where it was forgotten or not sent yet; ``same`` (n, P) whether both have one tag. ``after`` is
-    what is remembered then.
+    less where it was forgotten or not sent yet; ``same`` (n, P) whether both have one tag.
     """
 
     square: np.ndarray
     lag: np.ndarray
     same: np.ndarray
-    after: dict[str, np.ndarray]
 
 
 @lru_cache(maxsize=8)
@@ -75,18 +73,39 @@ def recall(
     ``first`` is the number of the first of them. Distances are whole numbers and exact, so all is the
     same however a stream is cut.
     """
-    codes, known, births = memory["codes"], memory["tags"], memory["born"]
-    steps = np.arange(len(new), dtype=np.int32)
-    after = {name: memory[name].copy() for name in ("codes", "tags", "born")}
-    # of several that take one slot the last stays
-    after["codes"][slots], after["tags"][slots], after["born"][slots] = new, tags, first + steps
-    age = np.where(births > 0, first - births.astype(np.int64), NEVER)
     if len(new) == 1:  # nothing comes between the row and what is remembered
-        return Recalled(_squares(codes, new), age[None], (known == tags[0])[None], after)
-    lag = steps[:, None] + np.concatenate([np.minimum(age, LONG), -steps], dtype=np.int32)
+        return recall_each([memory], new, tags, np.array([first]))
+    codes, births = memory["codes"], memory["born"]
+    steps = np.arange(len(new), dtype=np.int32)
+    age = np.where(births > 0, np.minimum(first - births.astype(np.int64), LONG), NEVER)
+    lag = steps[:, None] + np.concatenate([age, -steps], dtype=np.int32)
     lag *= _last(len(codes), slots) >= steps[:, None]
-    same = np.concatenate([known, tags]) == tags[:, None]
-    return Recalled(_squares(np.concatenate([codes, new]), new), lag, same, after)
+    same = np.concatenate([memory["tags"], tags]) == tags[:, None]
+    return Recalled(_squares(np.concatenate([codes, new]), new), lag, same)
+
+
+def recall_each(
+    memories: Sequence[State], new: np.ndarray, tags: np.ndarray, firsts: np.ndarray
+) -> Recalled:
+    """Compare one row of each of n clients, ``new`` codes (n, k), with what is remembered of it."""
+    births = np.array([memory["born"] for memory in memories])  # (n, M)
+    lag = np.where(births > 0, firsts[:, None] - births.astype(np.int64), NEVER)
+    same = np.array([memory["tags"] for memory in memories]) == tags[:, None]
+    ones, square = np.ones(new.shape[1], np.float32), np.empty(births.shape, np.float32)
+    for row, memory in enumerate(memories):
+        apart = memory["codes"] - new[row].astype(np.float32)
+        np.matmul(np.square(apart, out=apart), ones, out=square[row])
+    return Recalled(square, lag, same)
+
+
+def remember(
+    memory: State, new: np.ndarray, tags: np.ndarray, slots: Sequence[int], first: int
+) -> dict[str, np.ndarray]:
+    """What is remembered once ``new`` codes (n, k) took their slots; of several in one slot the last."""
+    after = {name: memory[name].copy() for name in ("codes", "tags", "born")}
+    after["codes"][slots], after["tags"][slots] = new, tags
+    after["born"][slots] = range(first, first + len(new))
+    return after
 
 
 def runs(following: np.ndarray, before: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Similar queries: rows nearer to the client's own earlier rows than honest traffic ever is."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -7,7 +8,17 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
-from detectors.recall import codes_of, empty, in_parts, projection, recall, runs
+from detectors.recall import (
+    Recalled,
+    codes_of,
+    empty,
+    in_parts,
+    projection,
+    recall,
+    recall_each,
+    remember,
+    runs,
+)
 from mantlet.errors import CalibrationError
 from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, EvidenceDetector, Setup
@@ -100,19 +111,47 @@ class Similarity(EvidenceDetector):
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
         first, run = int(state["rows"][0]) + 1, int(state["rows"][1])
         slots = [self._slot(number) for number in range(first, first + len(rows))]
-        halves = rows[:, 1:3].astype(np.uint32)
-        tags = (halves[:, 0] << 16) + halves[:, 1]
-        found = recall(state, codes_of(rows[:, 3:]), tags, slots, first)
+        codes, tags = _coded(rows)
+        nearest, least, below = self._compared(recall(state, codes, tags, slots, first), rows)
+        run_of = runs(nearest < least, run)
+        after = remember(state, codes, tags, slots, first)
+        after["rows"] = np.array([first + len(rows) - 1, run_of[-1]])
+        return after, self._flags(nearest, below, run_of)
+
+    def watch_each(
+        self, states: Sequence[State], rows: np.ndarray, at: float
+    ) -> tuple[Sequence[State], np.ndarray]:
+        if not self._learned:
+            return states, np.zeros((len(rows), 2))
+        counts = np.array([state["rows"] for state in states])  # (n, 2)
+        counts[:, 0] += 1
+        codes, tags = _coded(rows)
+        found = recall_each(states, codes, tags, counts[:, 0])
+        nearest, least, below = self._compared(found, rows)
+        counts[:, 1] = np.where(nearest < least, counts[:, 1] + 1, 0)
+        after = [
+            remember(state, codes[row : row + 1], tags[row], [self._slot(number)], number)
+            | {"rows": counts[row].copy()}
+            for row, (state, number) in enumerate(zip(states, counts[:, 0].tolist(), strict=True))
+        ]
+        return after, self._flags(nearest, below, counts[:, 1])
+
+    def _compared(
+        self, found: Recalled, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n,) least squared distance to all rows, and to those beyond the gap; (n,) whether these are near."""
         other = ~found.same  # a retry is no partner
         near, least, size = _nearness(found.square, (found.lag > self.gap) & other)
         nearest = np.where((found.lag > 0) & other, found.square, np.inf).min(axis=1)
-        run_of = runs(nearest < least, run)
         bucket = np.searchsorted(SIZES, size, side="right")
-        below = near < self._learned["near"][rows[:, 0].astype(np.int64), bucket]
-        flags = np.empty((len(rows), 2))
+        return nearest, least, near < self._learned["near"][rows[:, 0].astype(np.int64), bucket]
+
+    def _flags(self, nearest: np.ndarray, below: np.ndarray, run_of: np.ndarray) -> np.ndarray:
+        """(n, 2) scores, for rows of which so many before were nearer to one of the last."""
+        flags = np.empty((len(nearest), 2))
         flags[:, 0] = below & ((run_of == 0) | (run_of > self.gap))
         flags[:, 1] = nearest <= PROBE
-        return found.after | {"rows": np.array([first + len(rows) - 1, run_of[-1]])}, flags
+        return flags
 
     def _slot(self, number: int) -> int:
         """Where the client's row of this number, from 1, is kept."""
@@ -167,6 +206,12 @@ class Similarity(EvidenceDetector):
         mixed = projection(kept, self.dimensions, self.seed) * np.sqrt(self.dimensions / kept)
         basis: np.ndarray = vectors[:, -kept:] / deviation @ mixed
         return basis
+
+
+def _coded(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) codes of scored rows and their (n,) tags."""
+    halves = rows[:, 1:3].astype(np.uint32)
+    return codes_of(rows[:, 3:]), (halves[:, 0] << 16) + halves[:, 1]
 
 
 def _label(prediction: Prediction) -> np.ndarray:

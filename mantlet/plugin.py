@@ -226,6 +226,17 @@ class ThresholdDetector(Detector):
     ) -> tuple[State, np.ndarray, np.ndarray]:
         """Fold one client's ``rows`` (n, F), in order; return state, suspicion (n,), alarm (n,)."""
 
+    def update_each(
+        self, states: Sequence[State], rows: np.ndarray, at: float
+    ) -> tuple[Sequence[State], np.ndarray, np.ndarray]:
+        """Fold one row of each of n clients, ``rows`` (n, F), as ``update`` folds it.
+
+        Override it where several clients cost less together; nothing else may depend on it.
+        """
+        folded = [self.update(state, rows[[i]], at) for i, state in enumerate(states)]
+        after, suspicion, alarm = zip(*folded, strict=True)
+        return after, np.concatenate(suspicion), np.concatenate(alarm)
+
 
 class EvidenceDetector(Detector):
     """Gives every row G scores in [0, 1], whose mean over an honest client's rows is bounded.
@@ -262,3 +273,11 @@ class EvidenceDetector(Detector):
         By default the scores of the rows are those of ``score`` and nothing is remembered.
         """
         return state, rows
+
+    def watch_each(
+        self, states: Sequence[State], rows: np.ndarray, at: float
+    ) -> tuple[Sequence[State], np.ndarray]:
+        """Fold one row of each of n clients, ``rows`` (n, F), as ``watch`` folds it; see `update_each`."""
+        folded = [self.watch(state, rows[[i]], at) for i, state in enumerate(states)]
+        after, scores = zip(*folded, strict=True)
+        return after, np.concatenate(scores)

@@ -71,7 +71,8 @@ class _Said:
 
     def signals(self) -> dict[str, Signal]:
         suspicion, alarm = (torch.from_numpy(a).unbind() for a in (self.suspicion, self.alarm))
-        return {n: Signal(*of, n) for n, *of in zip(self.names, suspicion, alarm, strict=True)}
+        of = zip(self.names, suspicion, alarm, strict=True)
+        return {name: Signal(heard, alarmed, name) for name, heard, alarmed in of}
 
 
 class Fold:
@@ -224,8 +225,8 @@ class Fold:
         for client, rows in folded.rows_of.items():
             memory = folded.memories[client]
             memory[REPEATS], again = repeats.fold(memory.get(REPEATS), marks[rows])
-            kept = (~again).nonzero()[0].tolist()
-            new[client] = [rows[i] for i in kept] if again.any() else rows
+            kept = (~again).nonzero()[0].tolist() if again.any() else range(len(rows))
+            new[client] = [rows[i] for i in kept] if len(kept) < len(rows) else rows
         return new
 
     def _watch(
@@ -240,19 +241,18 @@ class Fold:
         own = scores[detector.name]
         if type(detector).watch is not EvidenceDetector.watch:
             watched = np.full((len(own), detector.width), np.nan)
-            for client, rows in new.items():
-                if not rows:
-                    continue
-                state = _state(detector, folded.memories[client])
+            for clients, rows in _turns(new):
+                states = [_state(detector, folded.memories[client]) for client in clients]
                 try:
-                    state, given = detector.watch(state, _of(own, rows), query.at)
-                    shape = np.shape(given)
+                    after, given = _watched(detector, states, _of(own, rows), query.at)
+                    kept, shape = dict(zip(clients, after, strict=True)), np.shape(given)
                 except Exception as error:  # whatever goes wrong in a plug-in is the same failure
                     raise _plugin_error(detector, f"raised {type(error).__name__}") from error
                 if shape != (len(rows), detector.width):
                     raise _plugin_error(detector, _wanted_width(detector, shape))
                 watched[rows] = given
-                folded.memories[client][detector.name] = state
+                for client, state in kept.items():
+                    folded.memories[client][detector.name] = state
             own = watched
         elif new is not folded.rows_of:
             own = own.copy()
@@ -271,10 +271,11 @@ class Fold:
         index: int,
     ) -> None:
         own, suspicion, alarm = scores[detector.name], said.suspicion[index], said.alarm[index]
-        for client, rows in folded.rows_of.items():
-            state = _state(detector, folded.memories[client])
+        for clients, rows in _turns(folded.rows_of):
+            states = [_state(detector, folded.memories[client]) for client in clients]
             try:
-                state, suspected, alarmed = detector.update(state, _of(own, rows), query.at)
+                after, suspected, alarmed = _updated(detector, states, _of(own, rows), query.at)
+                kept = dict(zip(clients, after, strict=True))
                 fitting = suspected.shape == alarmed.shape == (len(rows),)
             except Exception as error:  # as above
                 raise _plugin_error(detector, f"raised {type(error).__name__}") from error
@@ -282,7 +283,8 @@ class Fold:
                 gave = f"gave {suspected.shape} suspicions, {alarmed.shape} alarms"
                 raise _plugin_error(detector, f"{gave} for {len(rows)} rows")
             suspicion[rows], alarm[rows] = suspected, alarmed
-            folded.memories[client][detector.name] = state
+            for client, state in kept.items():
+                folded.memories[client][detector.name] = state
         if not (suspicion.min() >= 0 and suspicion.max() <= 1):  # a NaN is neither
             raise _plugin_error(detector, "returned a suspicion outside [0, 1]")
 
@@ -319,6 +321,35 @@ def _latch(said: _Said, folded: Folded, at: float) -> None:
                 first = int(alarm[rows].argmax())
                 alarm[rows[first:]], suspicion[rows[first:]] = True, 1.0
                 memory[ALARMS] = {**alarms, name: np.array([folded.rows[rows[first]], at])}
+
+
+def _turns(
+    rows_of: Mapping[str, Sequence[int]],
+) -> list[tuple[Sequence[str], Sequence[int]]]:
+    """Clients and rows that are folded at once: all clients of one row together, the others by themselves."""
+    ones = [client for client, rows in rows_of.items() if len(rows) == 1]
+    turns: list[tuple[Sequence[str], Sequence[int]]] = [
+        ([client], rows) for client, rows in rows_of.items() if len(rows) > 1
+    ]
+    return [(ones, [rows_of[client][0] for client in ones]), *turns] if ones else turns
+
+
+def _watched(
+    detector: EvidenceDetector, states: Sequence[State], rows: np.ndarray, at: float
+) -> tuple[Sequence[State], np.ndarray]:
+    if len(states) > 1:
+        return detector.watch_each(states, rows, at)
+    state, given = detector.watch(states[0], rows, at)
+    return [state], given
+
+
+def _updated(
+    detector: ThresholdDetector, states: Sequence[State], rows: np.ndarray, at: float
+) -> tuple[Sequence[State], np.ndarray, np.ndarray]:
+    if len(states) > 1:
+        return detector.update_each(states, rows, at)
+    state, suspicion, alarm = detector.update(states[0], rows, at)
+    return [state], suspicion, alarm
 
 
 def _of(scores: np.ndarray, rows: Sequence[int]) -> np.ndarray:

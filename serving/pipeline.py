@@ -112,8 +112,9 @@ class Pipeline:
                 raise _plugin_error(
                     detector, f"scored {tuple(rows.shape)} for {len(query.clients)} rows"
                 )
-            scores[detector.name] = rows.numpy(force=True).astype(np.float64)
-            if not np.isfinite(scores[detector.name]).all():
+            given = rows.numpy(force=True)
+            scores[detector.name] = given if given.dtype == np.float32 else given.astype(np.float64)
+            if not np.isfinite(given).all():
                 raise _plugin_error(detector, "scored values that are not finite")
         return scores
 

@@ -1,6 +1,6 @@
 """What every detector promises, built in or installed, for every setting its schema allows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -79,6 +79,17 @@ def fold(
     return state, np.stack([suspicion, alarm], axis=1)
 
 
+def fold_each(
+    detector: Detector, states: Sequence[State], rows: np.ndarray, at: float
+) -> tuple[Sequence[State], np.ndarray]:
+    """As `fold`, of one row of each of several clients."""
+    if isinstance(detector, EvidenceDetector):
+        return detector.watch_each(states, rows, at)
+    assert isinstance(detector, ThresholdDetector)
+    after, suspicion, alarm = detector.update_each(states, rows, at)
+    return after, np.stack([suspicion, alarm], axis=1)
+
+
 def same(first: State, second: State) -> bool:
     assert first.keys() == second.keys()
     return all(
@@ -127,6 +138,30 @@ def test_what_is_said_does_not_depend_on_how_the_stream_is_cut(
 
     assert same(state, piecewise)
     assert np.allclose(whole, np.concatenate(parts), atol=1e-9, equal_nan=True)
+
+
+@every_detector
+@given(data=st.data())
+def test_clients_that_are_folded_together_are_folded_as_each_alone(
+    plugin: type[Detector], data: st.DataObject
+) -> None:
+    """To the bit, and however different what is remembered of them."""
+    detector = drawn(plugin, data)
+    at = data.draw(st.floats(0, 2e9))
+    histories = [scored(detector, stream(data)) for _ in range(data.draw(st.integers(2, 5)))]
+    states = [
+        fold(detector, detector.initial(), one[:-1], at)[0] for one in histories if len(one) > 1
+    ]
+    states += [detector.initial()] * (len(histories) - len(states))
+    rows = np.concatenate([one[-1:] for one in histories])
+    alone = [fold(detector, state, rows[[i]], at) for i, state in enumerate(states)]
+    together, said = fold_each(detector, states, rows, at)
+
+    assert np.array_equal(said, np.concatenate([given for _, given in alone]), equal_nan=True)
+    for (first, _), second in zip(alone, together, strict=True):
+        assert first.keys() == second.keys()
+        assert all(first[name].dtype == second[name].dtype for name in first)
+        assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 @every_detector

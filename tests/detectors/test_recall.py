@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detectors.recall import codes_of, empty, projection, recall, runs
+from detectors.recall import codes_of, empty, projection, recall, recall_each, remember, runs
 
 
 def drawn(count: int, seed: int = 0) -> np.ndarray:
@@ -31,28 +31,41 @@ def test_what_lost_its_slot_is_forgotten_by_the_rows_after_and_no_sooner() -> No
         [0, 1, 0, 0],
         [0, 0, 1, 0],
     ]
-    assert found.after["born"].tolist() == [3, 4]
+    assert remember(empty(2, 6), drawn(4), tags(4), [0, 0, 0, 1], 1)["born"].tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])
 def test_a_stream_cut_in_two_is_remembered_and_found_as_the_whole(cut: int) -> None:
     new, slots = drawn(20), [(number * 7) % 5 for number in range(20)]
     whole = recall(empty(5, 6), new, tags(20), slots, 1)
-    first = recall(empty(5, 6), new[:cut], tags(20)[:cut], slots[:cut], 1)
+    memory = remember(empty(5, 6), new[:cut], tags(20)[:cut], slots[:cut], 1)
     for row in range(cut, 20):  # one by one, which takes the shorter way
-        part = slice(row, row + 1)
-        later = recall(first.after, new[part], tags(20)[part], slots[part], row + 1)
+        one = new[row : row + 1], tags(20)[row : row + 1], slots[row : row + 1], row + 1
+        later = recall(memory, *one)
         seen, expected = later.lag[0] > 0, whole.lag[row] > 0
         assert sorted(later.square[0][seen]) == sorted(whole.square[row][expected])
-        first = later
+        memory = remember(memory, *one)
+    at_once = remember(empty(5, 6), new, tags(20), slots, 1)
 
-    assert all(np.array_equal(first.after[name], whole.after[name]) for name in whole.after)
+    assert all(np.array_equal(memory[name], at_once[name]) for name in at_once)
+
+
+def test_rows_of_several_clients_are_compared_each_with_its_own() -> None:
+    memories = [remember(empty(5, 6), drawn(4, seed=s), tags(4), [0, 1, 2, 3], 1) for s in (1, 2)]
+    new, numbers = drawn(2, seed=3), np.array([5, 5])
+    found = recall_each(memories, new, tags(2), numbers)
+    alone = [recall(m, new[[i]], tags(2)[[i]], [4], 5) for i, m in enumerate(memories)]
+
+    assert np.array_equal(found.square, np.concatenate([one.square for one in alone]))
+    assert np.array_equal(found.lag, np.concatenate([one.lag for one in alone]))
+    assert np.array_equal(found.same, np.concatenate([one.same for one in alone]))
 
 
 def test_nothing_is_written_into() -> None:
     memory, new = empty(3, 6), drawn(2)
     kept = {name: array.copy() for name, array in memory.items()}
     recall(memory, new, tags(2), [0, 1], 1)
+    remember(memory, new, tags(2), [0, 1], 1)
 
     assert all(np.array_equal(memory[name], kept[name]) for name in kept)
 
