@@ -17,9 +17,9 @@ from mantlet.data import Images, load_images
 from mantlet.errors import ConfigError, TargetError
 from redteam import attacking
 from redteam.attacking import CLONE, REPORT, TAPE, Target, Thief
-from redteam.attacks.attack import Training, silent
+from redteam.attacks.attack import silent
 from redteam.attacks.knockoff import Knockoff
-from redteam.learning import Means
+from redteam.learning import Means, Training
 from serving.victims.torch import TorchVictim
 from tests.e2e.harness import ROOT, Running, gateway
 from tests.e2e.upstream_servers import HostileServer, hanging_up
