@@ -265,7 +265,8 @@ def measure(rows: Rows, cell: Cell) -> Record:
         plan.clone.architecture,
         plan.clone.settings,
     )
-    house = House(pipeline, chain.search, memories, plan.request, attacker.tier)
+    at_once = plan.sent_at_once(cell.defense)
+    house = House(pipeline, chain.search, memories, at_once, attacker.tier)
     own = chains.own_rows(target, place, shape=shape, rng=rng) if attacker.cover else None
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     oracle = oracle_of(attacker, house, cell, stock=own, generator=generator)

@@ -190,7 +190,7 @@ def of_row(plan: Plan, victim: str, defense: str) -> dict[str, Any]:
         "victim": told(protection.victims.get(victim, target.victim)),
         "defenses": [told(one) for one in protection.defenses],
         "own": [target.family, target.own, target.test],
-        "request": plan.request,
+        "request": [plan.request, plan.sent_at_once(defense)],
         "honest": plan.honest,
     }
     if protection.gateway is not None:

@@ -59,7 +59,8 @@ class Protection(Section):
 
     ``victims`` stand in place of the plan's, trained to defend themselves. A gateway is as it is for
     the victim named ``shipped``; before others it goes without the files that were made for that one,
-    and is calibrated on held-out rows.
+    and is calibrated on held-out rows. ``request`` rows are sent at once in place of the plan's: a thief
+    who may be refused sends few, since a refusal costs it all of them.
     """
 
     defenses: tuple[AnyDefense, ...] = ()
@@ -67,6 +68,7 @@ class Protection(Section):
     shipped: str = ""
     victims: dict[str, AnyVictim] = Field(default_factory=dict)
     seeds: PositiveInt | None = None
+    request: Annotated[int, Field(ge=1, le=256)] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Protection":
@@ -195,6 +197,10 @@ class Plan(Section):
                 raise ValueError(
                     f"{where}: '{name}' is not in the plan; {did_you_mean(name, known)}"
                 )
+
+    def sent_at_once(self, defense: str) -> int:
+        """Rows that a thief sends in one request behind a defense."""
+        return self.defenses[defense].request or self.request
 
     def cells(self, only: str = "") -> list[Cell]:
         """All cells, or those of ``VICTIM/DEFENSE/ATTACKER``, where a part may be empty or ``*``."""

@@ -41,15 +41,15 @@ def oracle_of(
 def attack_of(plan: Plan, attacker: Attacker, defense: str) -> Attack:
     """The attack on a row, with the plan's training and requests where it names none of its own.
 
-    A request holds as many rows as ``plan.request``, repeats and cover among them, so that a refusal
-    costs the thief one request.
+    A request holds as many rows as the plan says, repeats and cover among them, so that a refusal costs
+    the thief one request.
     """
     given = attacker.attack
     sent = attacker.repeats / (1 - attacker.cover)
     accounts = attacker.accounts if attacker.spread == "split" else 1
     settings = {
         "training": plan.training,
-        "request": max(1, int(plan.request * accounts / sent)),
+        "request": max(1, int(plan.sent_at_once(defense) * accounts / sent)),
     }
     if attacker.undo is not None:
         known = fresh(plan.defenses[defense].defenses[0])

@@ -87,6 +87,7 @@ def test_the_attack_sends_requests_of_the_plan_and_trains_as_it_says(root: Path)
     assert own.request == 5
     assert padded.request == found.request // 4
     assert many.request == 4 * found.request
+    assert attack_of(found, attacker(), "default").request == 2
 
 
 def test_who_undoes_a_defense_is_told_its_settings_and_no_key(root: Path) -> None:
