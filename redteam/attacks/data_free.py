@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from redteam.attacks.attack import Attack, Ledger
-from redteam.learning import Means, seeded
+from redteam.learning import Means, Training, seeded
 
 
 class DataFree(Attack):
@@ -22,10 +22,13 @@ class DataFree(Attack):
     substitute on, and ``replay_steps`` of those that were answered before, which cost nothing. A turn
     costs ``batch`` * (1 + ``directions`` + ``clone_steps``) rows. Both learning rates follow a cosine
     over the budget. The clone is a new one that learns from all answers but those to probes and their
-    pictures: it came out better than the substitute, which met them in order.
+    pictures: it came out better than the substitute, which met them in order. It needs more
+    steps than a clone from real pictures: of half the rows that 100,000 bought, 1,500 made 0.79 on MNIST
+    and 5,000 made 0.93.
     """
 
     needs_pool: ClassVar[bool] = False
+    training: Training = Training(steps=5000)
     batch: PositiveInt
     clone_steps: PositiveInt = 5
     replay_steps: Annotated[int, Field(ge=0)]
