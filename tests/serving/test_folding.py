@@ -348,6 +348,24 @@ def test_evidence_that_breaks_its_promise_fails_closed(broken: str, clients: lis
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("broken", WATCHES)
+def test_of_clients_that_are_folded_together_it_fails_closed_as_well(broken: str) -> None:
+    detector = bright("mine", columns=2)
+    detector._watches.append(WATCHES[broken][0])
+
+    with pytest.raises(PluginError, match=r"detector 'mine' (raised|gave)"):
+        folded([detector], query(grey(0.5, 0.5), ["ann", "bob"]))
+
+
+def test_a_state_less_than_there_are_clients_fails_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = bright("mine", columns=2)
+    given: tuple[list[State], np.ndarray] = [detector.initial()], np.zeros((2, 2))
+    monkeypatch.setattr(type(detector), "watch_each", lambda *_: given)
+
+    with pytest.raises(PluginError, match="detector 'mine' raised ValueError"):
+        folded([detector], query(grey(0.5, 0.5), ["ann", "bob"]))
+
+
 def test_scores_that_are_taken_as_they_are_must_have_the_width_and_the_range_too() -> None:
     fold, asked = Fold([bright("mine", columns=2)], 1e-3), query(grey(0.5))
 
