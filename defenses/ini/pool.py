@@ -12,7 +12,7 @@ Drawn = Literal["mixed", "strokes", "glyphs", "turned"]
 """Kinds of pictures drawn in code; see `drawn`."""
 GLYPHS = "ABCDEFGHJKLMNPQRTUVWXYabcdefhjkmnprtuvwxy&%#@?!+=*<>{}[]~^$"
 """Letters and signs that are no digit, not even in a hurry."""
-MOST, POINTS = 5, 36
+MOST, POINTS = 5, 20
 """Strokes of a picture, and points of each."""
 CHUNK = 256
 """Pictures of strokes that are drawn at once; bounds the memory."""
@@ -47,55 +47,29 @@ def drawn(
 
 
 def strokes(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """(n, C, H, W) uint8: two to five strokes of a pen, light on dark.
-
-    A stroke is a curve, an arc of an ellipse, two straight lines, or goes on where the last one ended.
-    """
+    """(n, C, H, W) uint8: two to five quadratic curves of one width, light on dark."""
     sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
     return np.concatenate([_strokes(size, shape, rng) for size in sizes])
 
 
 def _strokes(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     channels, height, width = shape
-    curve = _curves(count, rng)  # (n, strokes, points, 2) in the unit square
-    drawn = np.arange(MOST) < rng.integers(2, MOST + 1, (count, 1))
-    curve = np.where(drawn[:, :, None, None], curve, curve[:, :1])
-    # pens keep to the middle of a picture, as writers do
-    low, high = curve.min((1, 2), keepdims=True), curve.max((1, 2), keepdims=True)
-    extent = rng.uniform(0.5, 0.85, (count, 1, 1, 2))
-    curve = (curve - (low + high) / 2) / np.maximum(high - low, 0.2) * extent + 0.5
-    flat = curve.reshape(count, -1, 2) * (np.array([height, width]) - 1)
-    rows, columns = np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32)
-    down = ((flat[:, :, 0, None] - rows) ** 2).astype(np.float32)  # (n, q, H)
-    right = ((flat[:, :, 1, None] - columns) ** 2).astype(np.float32)  # (n, q, W)
-    nearest = np.full((count, height, width), np.inf, np.float32)
-    for q in range(flat.shape[1]):
-        np.minimum(nearest, down[:, q, :, None] + right[:, q, None, :], out=nearest)
-    thick = rng.uniform(0.1, 1.6, (count, 1, 1)).astype(np.float32) * width / 28
-    light = rng.uniform(0.6, 1.0, (count, 1, 1)).astype(np.float32)
-    level = light * np.clip(thick + 0.8 - np.sqrt(nearest), 0, 1)
-    return np.repeat((255 * level).astype(np.uint8)[:, None], channels, axis=1)
-
-
-def _curves(count: int, rng: np.random.Generator) -> np.ndarray:
-    """(n, strokes, points, 2) in or near the unit square."""
-    along = np.linspace(0, 1, POINTS)
-    control = rng.uniform(0, 1, (count, MOST, 3, 2))
-    goes_on = rng.random((count, MOST)) < 0.5
-    for stroke in range(1, MOST):
-        told = goes_on[:, stroke]
-        control[told, stroke, 0] = control[told, stroke - 1, 2]
+    places = np.array([height, width], np.float32) - 1
+    control = (rng.uniform(0.1, 0.9, (count, MOST, 3, 2)) * places).astype(np.float32)
+    along = np.linspace(0, 1, POINTS, dtype=np.float32)
     bent = np.stack([(1 - along) ** 2, 2 * along * (1 - along), along**2])  # (3, points)
-    before, after = np.clip(1 - 2 * along, 0, 1), np.clip(2 * along - 1, 0, 1)
-    straight = np.stack([before, 1 - before - after, after])
-    smooth = np.einsum("kp,nskd->nspd", bent, control)
-    lines = np.einsum("kp,nskd->nspd", straight, control)
-    start = rng.uniform(0, 2 * np.pi, (count, MOST, 1))
-    angle = start + rng.uniform(2, 6.5, (count, MOST, 1)) * along
-    radius = rng.uniform(0.08, 0.4, (count, MOST, 1, 2))
-    arcs = control[:, :, :1] + radius * np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-    kind = rng.integers(0, 3, (count, MOST, 1, 1))
-    return np.choose(kind, [smooth, lines, arcs])
+    curve = np.einsum("kp,nskd->nspd", bent, control)  # (n, strokes, points, 2)
+    curve[np.arange(MOST) >= rng.integers(2, MOST + 1, (count, 1))] = 4 * max(height, width)
+    flat = curve.reshape(count, MOST * POINTS, 2)
+    rows, columns = np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32)
+    down = (flat[:, :, 0, None] - rows) ** 2  # (n, q, H)
+    right = (flat[:, :, 1, None] - columns) ** 2  # (n, q, W)
+    nearest = np.full((count, height, width), np.inf, np.float32)
+    for q in range(MOST * POINTS):
+        np.minimum(nearest, down[:, q, :, None] + right[:, q, None, :], out=nearest)
+    thick = rng.uniform(0.3, 1.8, (count, 1, 1)).astype(np.float32) * width / 28
+    level = np.clip(thick + 0.7 - np.sqrt(nearest), 0, 1)
+    return np.repeat((255 * level).astype(np.uint8)[:, None], channels, axis=1)
 
 
 def glyphs(count: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

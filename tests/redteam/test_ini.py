@@ -66,6 +66,13 @@ def test_what_was_measured_is_not_measured_again(bench: Bench, found: dict[str, 
     assert not [line for line in said if line.startswith(("training", "ini-", "plain-"))]
 
 
+def test_ablations_may_be_left_out(bench: Bench, found: dict[str, Any]) -> None:
+    short = ini.measure(replace(bench, ablations=False))
+
+    assert [v["victim"] for v in short["victims"]] == ["plain", "ini"]
+    assert short["records"] == found["records"][:16]
+
+
 def test_the_table_has_a_line_a_thief(found: dict[str, Any]) -> None:
     rows = ini.table(found)
 
