@@ -176,7 +176,7 @@ class _Loop:
 
     def _assign(self, gradient: Tensor) -> None:
         """Give the parameters their parts of (p,)."""
-        parts = gradient.split([parameter.numel() for parameter in self._parameters])
+        parts = torch.split(gradient, [parameter.numel() for parameter in self._parameters])
         for parameter, part in zip(self._parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
 

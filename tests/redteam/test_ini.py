@@ -26,7 +26,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, digits: Images) -> Bench:
         pictures = x[:400] if family == "mnist" else rng.integers(0, 256, (400, 28, 28), np.uint8)
         split = {"x_train": pictures[:300], "y_train": y[:300]}
         held = {"x_test": pictures[300:], "y_test": y[300:400]}
-        np.savez(folder / FILES[family], **split, **held)
+        np.savez(folder / FILES[family], **split, **held)  # type: ignore[arg-type]  # the stub takes a flag by name as well
     recipe = IniRecipe(
         kind="ini",
         architecture="lenet",

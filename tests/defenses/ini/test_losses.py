@@ -36,7 +36,7 @@ def test_the_distance_is_nought_where_the_victim_answers_as_the_student() -> Non
 
 def test_the_student_gets_no_gradient_of_the_distance() -> None:
     own, victim = rows(5, 3, 1).requires_grad_(), rows(5, 3, 2).requires_grad_()
-    losses.distance(own, victim).backward()
+    losses.distance(own, victim).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     assert own.grad is None
     assert victim.grad is not None
@@ -53,7 +53,7 @@ def test_the_useless_answer_has_one_label_and_its_share() -> None:
     for _ in range(400):
         loss = losses.useless(logits, favourite=2, share=0.4)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
     answer = logits.softmax(dim=1)
 
@@ -94,7 +94,7 @@ def test_the_victim_can_follow_the_thiefs_gradient() -> None:
         )
         sizes.append(size.item())
         optimizer.zero_grad()
-        size.backward()
+        size.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
 
     assert sizes[-1] < 0.1 * sizes[0]
