@@ -252,13 +252,15 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
         for labels in (False, True):
             cells = {"thief's pictures": family, "answers": "labels" if labels else "soft"}
             for name in ("plain", "ini"):
-                middle, deviation = spread(
+                scores = [
                     record["clone_accuracy"]
                     for record in found["records"]
                     if (record["victim"], record["attacker_data"], record["label_only"])
                     == (name, family, labels)
-                )
-                cells[f"clone of {name}"] = f"{middle:.3f} ± {deviation:.3f}"
+                ]
+                middle, deviation = spread(scores)
+                about = f"± {deviation:.3f}" if len(scores) > 1 else "(one seed)"
+                cells[f"clone of {name}"] = f"{middle:.3f} {about}"
             rows.append(cells)
     return rows
 
