@@ -101,9 +101,11 @@ class AdaptiveMisinformation(Defense):
 
 
 def _suspicion(like: Tensor, signals: Mapping[str, Signal]) -> Tensor:
-    """(B,) the largest of all signals; nothing where nobody spoke."""
+    """(B,) the largest, rounded to tenths: a query that is repeated meanwhile tells nothing new."""
     heard = [signal.suspicion.to(like) for signal in signals.values()]
-    return torch.stack(heard).amax(dim=0) if heard else torch.zeros_like(like)
+    if not heard:
+        return torch.zeros_like(like)
+    return (10 * torch.stack(heard).amax(dim=0)).round() / 10
 
 
 def _read(path: Path) -> nn.Module:

@@ -47,13 +47,15 @@ def turned(clean: Tensor, believed: Tensor, epsilon: float) -> Tensor:
     reached = clean[:, None] + way * (epsilon / length.clamp_min(1e-12)).clamp_max(1.0)
     right = (clean - believed)[:, None]
     angle = torch.cosine_similarity(reached - believed[:, None], right, dim=2, eps=1e-12)
-    return reached[torch.arange(len(clean)), angle.argmin(dim=1)]
+    # the first of equals, so that rounding in a batch of another size chooses no other
+    chosen = (angle <= angle.amin(dim=1, keepdim=True) + 1e-9).int().argmax(dim=1)
+    return reached[torch.arange(len(clean)), chosen]
 
 
 def _vertices(clean: Tensor, believed: Tensor) -> Tensor:
     """(B, M, C) equal shares for the top class and others."""
     top = clean.argmax(dim=1, keepdim=True)
-    first = (clean - believed).scatter(1, top, -torch.inf)
+    first = (clean - believed).round(decimals=10).scatter(1, top, -torch.inf)
     order = first.argsort(dim=1, stable=True)[:, None]  # the top class, then those to prefer
     shares = _shares(clean.shape[1]).to(clean.device)  # (M, C)
     many = shares.expand(len(clean), -1, -1)

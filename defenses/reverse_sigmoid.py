@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field
 
 from mantlet import simplex
 from mantlet.plugin import Defense
@@ -25,9 +25,9 @@ class ReverseSigmoid(Defense):
     """
 
     type: Literal["reverse_sigmoid"] = "reverse_sigmoid"
-    beta: PositiveFloat = 0.7
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.7
     """How far probabilities are bent."""
-    gamma: PositiveFloat = 0.2
+    gamma: Annotated[float, Field(gt=0, le=100)] = 0.2
     """How steeply the bend follows the logit."""
     keeps_top1 = True
 

@@ -36,7 +36,8 @@ class Distances(EvidenceDetector):
     that of the distances to ``classes`` * ``partners`` codes.
 
     What undoes it: rows that are not made from others, foreign or not; many accounts; a single class,
-    of which the last ``gap`` rows hide all that is remembered where ``partners`` are not more.
+    of which the last ``gap`` rows hide all that is remembered where ``partners`` are not more. A victim
+    that was trained with InI tells small steps apart in its features: there, take the ``inputs``.
     """
 
     type: Literal["distances"] = "distances"

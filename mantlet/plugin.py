@@ -131,6 +131,9 @@ class RememberingDefense(Defense):
     to them. Called as a function it answers clients that it has never seen.
     """
 
+    by_suspicion: Annotated[int, Field(ge=0, le=0)] = 0
+    """Always 0: an answer that changes with suspicion would not be the one that is remembered."""
+
     def initial(self) -> State:
         """The memory of a client never seen before; none by default."""
         return {}

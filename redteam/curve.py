@@ -14,18 +14,17 @@ import typer
 from torch import Tensor, nn
 
 from detectors.coverage import Coverage
-from mantlet import architectures
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.plugin import ThresholdDetector
 from mantlet.types import Query
+from redteam.attacks.attack import Means, Training, Transfer, train
 from serving import build, settings
 from serving.pipeline import Pipeline
 
-BUDGETS = (25, 50, 100, 200, 400, 800, 1600, 3200, 6400)
+BUDGETS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 6400)
 STEPS = 600
 """Updates of every clone, whatever its budget."""
-BATCH = 64
 JUDGED = 2000
 """Rows of the victim's own test split on which clone and victim are compared."""
 
@@ -35,7 +34,7 @@ def measure(
     pools: Mapping[str, np.ndarray],
     test: np.ndarray,
     *,
-    architecture: str,
+    thief: Means,
     budgets: Sequence[int] = BUDGETS,
     seeds: int = 1,
     steps: int = STEPS,
@@ -59,7 +58,7 @@ def measure(
             agreed.append([])
             for budget in budgets:
                 rows = chosen[:budget]
-                clone = _clone(pipeline, rows, architecture, steps=steps, seed=seed)
+                clone = _clone(pipeline, rows, thief, steps=steps, seed=seed)
                 agreed[-1].append(_agreement(pipeline, clone, torch.from_numpy(test)))
                 progress(f"{name}: {budget} rows, agreement {agreed[-1][-1]:.3f}")
         curve = {"cells": np.mean(cells, axis=0), "agreement": np.mean(agreed, axis=0)}
@@ -68,7 +67,12 @@ def measure(
     return {
         "victim": pipeline.victim.fingerprint,
         "planes": coverage.planes,
-        "clone": {"architecture": architecture, "steps": steps, "seeds": seeds},
+        "clone": {
+            "architecture": thief.architecture,
+            "settings": dict(thief.settings),
+            "steps": steps,
+            "seeds": seeds,
+        },
         "pools": measured,
     }
 
@@ -82,25 +86,12 @@ def _cells(pipeline: Pipeline, coverage: ThresholdDetector, rows: Tensor) -> int
     return len(np.unique(torch.cat(scored).numpy()))
 
 
-def _clone(
-    pipeline: Pipeline, rows: Tensor, architecture: str, *, steps: int, seed: int
-) -> nn.Module:
-    """A network trained on what the victim answers."""
-    answers = _answers(pipeline, rows)
-    with torch.random.fork_rng():
-        torch.random.manual_seed(seed)
-        network = architectures.build(architecture, {})
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+def _clone(pipeline: Pipeline, rows: Tensor, means: Means, *, steps: int, seed: int) -> nn.Module:
+    """A network trained on what the victim answers, as the bench's thieves train theirs."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        chosen = torch.randint(len(rows), (min(BATCH, len(rows)),), generator=generator)
-        loss = nn.functional.cross_entropy(network(rows[chosen]), answers[chosen])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimizer.step()
-        schedule.step()
-    return network.eval()
+    clone = means.network(generator)
+    train(clone, Transfer(rows, _answers(pipeline, rows)), Training(steps=steps), generator)
+    return clone
 
 
 @torch.inference_mode()
@@ -122,7 +113,7 @@ def main(
     output: Annotated[Path, typer.Option(help="The JSON to write.")],
     foreign: Annotated[list[Path], typer.Option(help="Foreign pictures. Repeatable.")] = [],  # noqa: B006  # typer reads it
     model: Annotated[str, typer.Option(help="Which model of the config.")] = "",
-    architecture: Annotated[str, typer.Option(help="The clone's.")] = "lenet",
+    architecture: Annotated[str, typer.Option(help="The clone's; a narrow LeNet by default.")] = "",
     seeds: Annotated[int, typer.Option(help="Clones of each budget.")] = 1,
 ) -> None:
     """Measure the extraction curve of a model that is calibrated, without its defenses."""
@@ -136,9 +127,11 @@ def main(
     pipeline = build.load_pipeline(name, served, loaded)
     pools = {path.stem: load_images(path, "train").x for path in (own, *foreign)}
     test = load_images(own, "test").x[:JUDGED]
-    curve = measure(
-        pipeline, pools, test, architecture=architecture, seeds=seeds, progress=typer.echo
+    own_pool = torch.from_numpy(test)
+    thief = (
+        Means(own_pool, architecture=architecture, settings={}) if architecture else Means(own_pool)
     )
+    curve = measure(pipeline, pools, test, thief=thief, seeds=seeds, progress=typer.echo)
     output.write_text(json.dumps(curve, indent=1) + "\n", encoding="utf-8")
     pipeline.victim.close()
 

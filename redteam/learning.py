@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from mantlet import architectures
 
+CLIP = 1.0
+"""Largest norm of a gradient: without it some clones of a few dozen rows learn nothing."""
+
 
 class Training(BaseModel):
     """How a clone is trained: the same number of updates whatever the budget, from new weights.
@@ -89,6 +92,7 @@ def train(
         loss = nn.functional.cross_entropy(network(transfer.inputs[rows]), transfer.answers[rows])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
         schedule.step()
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -149,7 +149,7 @@ class Pipeline:
                 part = _select(rows, *part)
             defended = answer(*part)
             if defense.by_suspicion:
-                defended = defense.scaled(part[0], defended, self._suspicion(part[2]))
+                defended = defense.scaled(part[0], defended, _suspicion(part[2]))
             if rows is not None:
                 values = prediction.values.index_copy(0, rows, defended.values)
                 defended = replace(prediction, values=values)
@@ -157,7 +157,12 @@ class Pipeline:
         return prediction
 
     def _told(self, query: Query, signals: Mapping[str, Signal]) -> Mapping[str, Signal]:
-        """What defenses hear: in shadow mode, and of clients on the allow list, that nothing is suspicious."""
+        """What defenses hear: the signals that count, for the policy too; those that only observe do not.
+
+        In shadow mode, and of clients on the allow list, they hear that nothing is suspicious.
+        """
+        counting = (*self.fold.enforcing, CAMPAIGN)
+        signals = {name: signals[name] for name in counting if name in signals}
         if not self.policy.shadow and ALLOWED not in query.tiers:
             return signals
         spared = [self.policy.shadow or tier == ALLOWED for tier in query.tiers or query.clients]
@@ -167,19 +172,19 @@ class Pipeline:
             for n, s in signals.items()
         }
 
-    def _suspicion(self, signals: Mapping[str, Signal]) -> Tensor:
-        """(B,) the largest that counts: what a detector says that only observes does not."""
-        counting = [name for name in (*self.fold.enforcing, CAMPAIGN) if name in signals]
-        if not counting:
-            return torch.zeros(1)
-        return torch.stack([signals[name].suspicion for name in counting]).amax(dim=0)
-
     def _release(self, prediction: Prediction) -> Released:
         """Drop what only detectors may see, and take the release form."""
         values = prediction.values.detach().cpu()
         if self.answer == "labels":
             return Released(Prediction(values.argmax(dim=1), Kind.LABELS))
         return Released(Prediction(values, prediction.kind))
+
+
+def _suspicion(signals: Mapping[str, Signal]) -> Tensor:
+    """(B,) the largest; nothing where nobody spoke."""
+    if not signals:
+        return torch.zeros(1)
+    return torch.stack([signal.suspicion for signal in signals.values()]).amax(dim=0)
 
 
 def _recall(

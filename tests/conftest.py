@@ -68,11 +68,19 @@ def digits() -> Images:
 
 
 @pytest.fixture(scope="session")
+def plain_victim() -> Iterator[TorchVictim]:
+    """The same network without a training against theft."""
+    yield from _loaded("mnist-lenet")
+
+
+@pytest.fixture(scope="session")
 def shipped_victim() -> Iterator[TorchVictim]:
     """The embedded default's victim, loaded."""
-    victim = TorchVictim(
-        weights=ROOT / "configs/models/mnist-lenet.safetensors", architecture="lenet"
-    )
+    yield from _loaded("mnist-ini")
+
+
+def _loaded(name: str) -> Iterator[TorchVictim]:
+    victim = TorchVictim(weights=ROOT / f"configs/models/{name}.safetensors", architecture="lenet")
     victim.load(Setup(torch.device("cpu"), b"a secret of the tests"))
     yield victim
     victim.close()

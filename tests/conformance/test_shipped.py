@@ -56,9 +56,9 @@ def test_the_weights_are_small_and_say_how_they_were_made(root: Path) -> None:
 
 
 def test_the_calibration_was_made_for_these_weights(root: Path) -> None:
-    _, made_for = calibration.read(root / MODELS / "mnist-lenet.calibration.safetensors")
+    _, made_for = calibration.read(root / MODELS / "mnist-ini.calibration.safetensors")
 
-    assert made_for == weights.fingerprint(root / MODELS / "mnist-lenet.safetensors")
+    assert made_for == weights.fingerprint(root / MODELS / "mnist-ini.safetensors")
 
 
 def test_the_example_is_answered_with_its_digit(root: Path, pipeline: Pipeline) -> None:

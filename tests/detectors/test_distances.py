@@ -22,10 +22,10 @@ def fitted(inputs: torch.Tensor, answer: Prediction, detector: Distances) -> Dis
 
 @pytest.fixture(scope="module", params=["features", "inputs"])
 def detector(
-    request: pytest.FixtureRequest, shipped_victim: TorchVictim, digits: Images
+    request: pytest.FixtureRequest, plain_victim: TorchVictim, digits: Images
 ) -> Distances:
     benign = torch.from_numpy(digits.x[:3000])
-    return fitted(benign, shipped_victim.predict(benign), Distances(space=request.param))
+    return fitted(benign, plain_victim.predict(benign), Distances(space=request.param))
 
 
 def flags(detector: Distances, victim: TorchVictim, inputs: torch.Tensor) -> np.ndarray:
@@ -46,29 +46,29 @@ def stepped(inputs: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def test_honest_digits_are_flagged_as_often_as_was_set(
-    detector: Distances, shipped_victim: TorchVictim, honest: torch.Tensor
+    detector: Distances, plain_victim: TorchVictim, honest: torch.Tensor
 ) -> None:
-    assert 0.005 < flags(detector, shipped_victim, honest).mean() < 0.04
+    assert 0.005 < flags(detector, plain_victim, honest).mean() < 0.04
 
 
 def test_rows_made_from_others_are_flagged(
-    detector: Distances, shipped_victim: TorchVictim, honest: torch.Tensor
+    detector: Distances, plain_victim: TorchVictim, honest: torch.Tensor
 ) -> None:
     sent = torch.cat([honest[:150], stepped(honest[:150], 0)])
-    said = flags(detector, shipped_victim, sent)
+    said = flags(detector, plain_victim, sent)
 
     assert said[:150].mean() < 0.05
     assert said[150:].mean() > 0.7
 
 
 def test_a_camera_of_less_contrast_changes_little(
-    shipped_victim: TorchVictim, digits: Images, honest: torch.Tensor
+    plain_victim: TorchVictim, digits: Images, honest: torch.Tensor
 ) -> None:
     """Distances shrink with contrast; as shares of each other they do not."""
     benign = torch.from_numpy(digits.x[:3000])
-    answer = shipped_victim.predict(benign)
+    answer = plain_victim.predict(benign)
     share, absolute = (
-        flags(fitted(benign, answer, Distances(relative=one)), shipped_victim, 0.7 * honest).mean()
+        flags(fitted(benign, answer, Distances(relative=one)), plain_victim, 0.7 * honest).mean()
         for one in (True, False)
     )
 
@@ -77,24 +77,24 @@ def test_a_camera_of_less_contrast_changes_little(
 
 
 def test_one_class_alone_is_flagged_no_more(
-    detector: Distances, shipped_victim: TorchVictim, digits: Images
+    detector: Distances, plain_victim: TorchVictim, digits: Images
 ) -> None:
     inputs = torch.from_numpy(digits.x[3000:])
-    ones = inputs[shipped_victim.predict(inputs).values.argmax(dim=1) == 1][:600]
+    ones = inputs[plain_victim.predict(inputs).values.argmax(dim=1) == 1][:600]
 
-    assert flags(detector, shipped_victim, ones).mean() < 0.06
+    assert flags(detector, plain_victim, ones).mean() < 0.06
 
 
 def test_bursts_and_retries_are_no_evidence(
-    detector: Distances, shipped_victim: TorchVictim, honest: torch.Tensor
+    detector: Distances, plain_victim: TorchVictim, honest: torch.Tensor
 ) -> None:
     frames = honest[:40].repeat_interleave(20, dim=0)
     noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
     trembling = (frames + 0.02 * noise).clamp(0, 1)
     retried = torch.cat([honest[:150], honest[:150]])
 
-    assert flags(detector, shipped_victim, trembling).mean() < 0.03
-    assert flags(detector, shipped_victim, retried)[150:].mean() < 0.05
+    assert flags(detector, plain_victim, trembling).mean() < 0.03
+    assert flags(detector, plain_victim, retried)[150:].mean() < 0.05
 
 
 def test_without_features_the_inputs_are_measured() -> None:

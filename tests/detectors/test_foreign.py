@@ -29,9 +29,7 @@ def loaded(learned: Mapping[str, np.ndarray], measures: tuple[Measure, ...] = AL
 
 @pytest.fixture(scope="module")
 def shipped(root: Path, shipped_victim: TorchVictim) -> Foreign:
-    learned, made_for = calibration.read(
-        root / "configs/models/mnist-lenet.calibration.safetensors"
-    )
+    learned, made_for = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
     assert made_for == shipped_victim.fingerprint
     file = root / "configs/models/mnist-foreign.safetensors"
     detector = Foreign(classifier=file)
@@ -246,7 +244,7 @@ def test_the_classifier_tells_foreign_families_and_leaves_digits_of_another_kind
 def test_another_classifier_than_that_of_the_calibration_is_refused(
     root: Path, tmp_path: Path
 ) -> None:
-    learned, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    learned, _ = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"another")
 
@@ -257,7 +255,7 @@ def test_another_classifier_than_that_of_the_calibration_is_refused(
 
 
 def test_without_its_file_the_classifier_is_left_out(root: Path) -> None:
-    learned, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    learned, _ = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
     detector = loaded(learned["foreign"])
 
     assert detector._measures == ALL

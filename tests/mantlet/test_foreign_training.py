@@ -142,7 +142,7 @@ def test_the_shipped_recipe_is_the_one_that_the_weights_remember(root: Path) -> 
 
     assert recipe.output.resolve() == file
     assert replace_paths(recorded) == replace_paths(recipe)
-    assert about["victim"] == weights.fingerprint(root / "configs/models/mnist-lenet.safetensors")
+    assert about["victim"] == weights.fingerprint(root / "configs/models/mnist-ini.safetensors")
     assert file.stat().st_size < 200_000
 
 

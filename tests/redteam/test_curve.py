@@ -13,6 +13,7 @@ from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from redteam import curve
+from redteam.attacks.attack import Means
 from serving import calibration
 from serving.pipeline import Pipeline
 from serving.victims.torch import TorchVictim
@@ -31,7 +32,7 @@ def measured(shipped_victim: TorchVictim, digits: Images) -> dict[str, Any]:
             "noise": np.random.default_rng(0).random((300, 1, 28, 28), np.float32),
         },
         digits.x[-500:],
-        architecture="lenet",
+        thief=Means(torch.from_numpy(digits.x[:1])),
         budgets=(20, 200),
         steps=60,
     )
@@ -65,7 +66,7 @@ def test_coverage_reads_what_was_measured(
 
 
 def test_the_shipped_curve_is_of_the_shipped_model(root: Path, shipped_victim: TorchVictim) -> None:
-    table = json.loads((root / "configs/models/mnist-lenet.curve.json").read_text())
+    table = json.loads((root / "configs/models/mnist-ini.curve.json").read_text())
     own, foreign = (np.array(pool["agreement"]) for pool in table["pools"])
 
     assert table["victim"] == shipped_victim.fingerprint

@@ -190,7 +190,7 @@ def test_the_shipped_model_enforces_with_its_own_calibration(root: Path, tmp_pat
 
 
 def other_weights(root: Path, tmp_path: Path) -> Path:
-    learned, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    learned, _ = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
     calibration.write(tmp_path / "other.safetensors", learned, "0" * 64)
     return tmp_path / "other.safetensors"
 

@@ -29,7 +29,7 @@ def test_it_writes_the_file_that_serve_reads_and_tells_what_it_found(
     loaded = load(root, tmp_path)
     report = calibrate_model(loaded, "", digits.x[-600:])
     learned, made_for = calibration.read(tmp_path / "new.safetensors")
-    shipped, weights = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    shipped, weights = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
 
     assert made_for == weights
     assert learned["foreign"].keys() == shipped["foreign"].keys()
@@ -81,7 +81,7 @@ def test_a_tier_is_not_enrolled_in_the_calibration_of_other_weights(
     root: Path, tmp_path: Path, digits: Images
 ) -> None:
     loaded = load(root, tmp_path)
-    shipped, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    shipped, _ = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
     calibration.write(tmp_path / "new.safetensors", shipped, "0" * 64)
 
     with pytest.raises(
@@ -94,7 +94,7 @@ def test_a_tier_is_not_enrolled_in_the_calibration_of_other_weights(
 
 
 def weights_of(root: Path) -> str:
-    return calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")[1]
+    return calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")[1]
 
 
 def test_rows_whose_halves_are_not_alike_are_refused_unless_the_operator_wants_them(
@@ -102,7 +102,7 @@ def test_rows_whose_halves_are_not_alike_are_refused_unless_the_operator_wants_t
 ) -> None:
     mixed = np.concatenate([digits.x[:1000], digits.x[1000:2000, :, ::-1]])
     detectors = [{"type": "foreign", "measures": ["residual"]}]
-    loaded = load(root, tmp_path, detectors=detectors)
+    loaded = load(root, tmp_path, detectors=detectors, policy=[])
 
     with pytest.raises(CalibrationError, match=r"mixed traffic: by detector 'foreign', score 1"):
         calibrate_model(loaded, "", mixed)

@@ -162,7 +162,7 @@ def test_a_calibration_of_other_weights_is_a_warning_with_a_remedy(
     root: Path, tmp_path: Path
 ) -> None:
     raw = config(root, tmp_path)
-    learned, _ = calibration.read(root / "configs/models/mnist-lenet.calibration.safetensors")
+    learned, _ = calibration.read(root / "configs/models/mnist-ini.calibration.safetensors")
     calibration.write(tmp_path / "other.safetensors", learned, "0" * 64)
     raw["models"]["mnist"]["calibration"] = str(tmp_path / "other.safetensors")
     report = checked(tmp_path, raw)

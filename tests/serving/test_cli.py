@@ -283,7 +283,7 @@ def test_calibrate_writes_and_reports(root: Path, tmp_path: Path, digits: Images
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     assert "victim_engine" in program.stderr
     assert calibration.read(tmp_path / "c.safetensors")[1] == weights.fingerprint(
-        root / "configs/models/mnist-lenet.safetensors"
+        root / "configs/models/mnist-ini.safetensors"
     )
 
 
@@ -301,7 +301,7 @@ def test_calibrate_enrols_a_tier(
 ) -> None:
     raw = config(root, tmp_path)
     own = tmp_path / "c.safetensors"
-    own.write_bytes((root / "configs/models/mnist-lenet.calibration.safetensors").read_bytes())
+    own.write_bytes((root / "configs/models/mnist-ini.calibration.safetensors").read_bytes())
     raw["models"]["mnist"]["calibration"] = str(own)
     raw["tiers"]["scanner"] = {}
     path = write_config(tmp_path / "gateway.yaml", raw)

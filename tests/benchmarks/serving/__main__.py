@@ -25,8 +25,8 @@ from tests.benchmarks.serving import clients, servers
 from tests.benchmarks.serving.load import Measured, drive, require_wrk
 
 MODELS = servers.ROOT / "configs/models"
-LENET = MODELS / "mnist-lenet.safetensors"
-CALIBRATION = MODELS / "mnist-lenet.calibration.safetensors"
+LENET = MODELS / "mnist-ini.safetensors"
+CALIBRATION = MODELS / "mnist-ini.calibration.safetensors"
 CONNECTIONS = (1, 8, 32, 64)
 MEDIA = {"json": "application/json", "npy": "application/x-npy"}
 PREDICT = "/v1/models/model:predict"
