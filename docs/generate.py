@@ -404,6 +404,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "attacks": stealing.listed,
     "art": stealing.art,
     "protection": protection.protection,
+    "protection_short": protection.short,
     "protection_attackers": protection.attackers,
     "protection_limits": protection.limits,
     "protection_controls": protection.controls,

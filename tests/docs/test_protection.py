@@ -26,6 +26,15 @@ def test_a_row_of_the_table_is_a_defense_with_its_verdict_and_its_cost() -> None
 
 
 @pytest.mark.usefixtures("measured")
+def test_the_short_table_has_the_rows_that_were_measured() -> None:
+    text = protection.short()
+
+    assert text.count("\n") == 3, "a head, its rule, no defense, the default"
+    assert "| none |" in text
+    assert "| default |" in text
+
+
+@pytest.mark.usefixtures("measured")
 def test_every_attacker_of_the_default_has_a_row_also_those_that_adapt() -> None:
     text = protection.attackers()
 
