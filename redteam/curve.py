@@ -18,7 +18,7 @@ from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.plugin import ThresholdDetector
 from mantlet.types import Query
-from redteam.attacks.attack import Means, Training, Transfer, train
+from redteam.learning import Means, Training, Transfer, train
 from serving import build, settings
 from serving.pipeline import Pipeline
 

@@ -174,7 +174,10 @@ def probabilities(values: Sequence[Sequence[float]]) -> Prediction:
 
 
 def config(root: Path, data_dir: Path, /, **changes: Any) -> dict[str, Any]:
-    """The embedded default with absolute paths, open, in memory, on ports that the system chooses."""
+    """The embedded default with absolute paths, open, in memory, on ports that the system chooses.
+
+    Tiers are added to its own, which its policy names; other changes stand in place of what it has.
+    """
     raw: dict[str, Any] = yaml.safe_load((root / "configs/gateway/default.yaml").read_text())
     model = raw["models"]["mnist"]
     folder = root / "configs/gateway"
@@ -185,7 +188,8 @@ def config(root: Path, data_dir: Path, /, **changes: Any) -> dict[str, Any]:
         for field in detector.keys() & {"classifier", "curve"}:
             detector[field] = str(folder / detector[field])
     quiet = {"listen": {"port": 0}, "admin": {"port": 0}, "store": "memory://"}
-    return raw | quiet | {"data_dir": str(data_dir)} | changes
+    tiers = raw["tiers"] | changes.pop("tiers", {})
+    return raw | quiet | {"data_dir": str(data_dir)} | changes | {"tiers": tiers}
 
 
 def write_config(path: Path, raw: dict[str, Any]) -> Path:

@@ -30,13 +30,15 @@ from redteam.oracle import Oracle, Refused
 from redteam.over_http import OverHttp
 from redteam.pools import Pools
 from serving.victims.torch import TorchVictim
-from tests.e2e.harness import GUARDED, MODELS, PLAIN, gateway
+from tests.e2e.harness import GUARDED, MODELS, TIERS, gateway
 
 ATTACKS: Mapping[str, Callable[..., Any]] = {
     "art-knockoff": lambda **how: KnockoffNets(**how, use_probability=True, verbose=False),
     "art-copycat": CopycatCNN,
 }
-DEFENSES = {"none": PLAIN, "default": GUARDED}
+UNTRAINED = GUARDED["victim"] | {"weights": str(MODELS / "mnist-lenet.safetensors")}
+"""The same network without a training against theft."""
+DEFENSES: Mapping[str, Mapping[str, Any]] = {"none": {"victim": UNTRAINED}, "default": GUARDED}
 STEPS, BATCH = 1500, 64
 """Updates of every clone, whatever the budget, as our own attacks make them."""
 KEY = ("defense", "attack", "budget")
@@ -88,16 +90,14 @@ def run(
     """A record for every theft that is not among the ``known`` ones; each is by an account of its own."""
     done = {tuple(record[name] for name in ("seed", *KEY)) for record in known}
     thefts = [theft for theft in size.thefts() if theft not in done]
+    if not thefts:
+        return
     inputs = torch.from_numpy(judged.x[: size.judged])
     labels = torch.from_numpy(judged.y[: size.judged])
-    victim = TorchVictim(weights=MODELS / "mnist-lenet.safetensors", architecture="lenet")
-    victim.load(Setup(torch.device("cpu"), b"a secret of the benchmark"))
-    clean = victim.predict(inputs).values
-    victim.close()
-    right = round(measures.accuracy(clean, labels), 5)
+    clean = {name: _clean(DEFENSES[name], inputs) for name in {theft[1] for theft in thefts}}
     config = {
         "identity": {"open": False},
-        "tiers": {"default": {"requests": "100000/second", "rows": "10000000/day"}},
+        "tiers": TIERS,
         "models": {name: DEFENSES[name] for name in size.defenses},
     }
     with (
@@ -115,12 +115,24 @@ def run(
                 "attacker_data": "foreign",
                 "budget": budget,
                 "seed": seed,
-                **_scores(clone, inputs, clean, labels),
-                "benign_accuracy": right if bare else None,
+                **_scores(clone, inputs, clean[defense], labels),
+                "benign_accuracy": (
+                    round(measures.accuracy(clean[defense], labels), 5) if bare else None
+                ),
                 "l1": 0.0 if bare else None,
                 "added_ms": 0.0 if bare else None,
                 "rows_until_denied": oracle.rows if clone is None else None,
             }
+
+
+def _clean(model: Mapping[str, Any], inputs: Tensor) -> Tensor:
+    """(n, 10) what the victim behind the defenses answers."""
+    settings = {name: value for name, value in model["victim"].items() if name != "type"}
+    victim = TorchVictim(**settings)
+    victim.load(Setup(torch.device("cpu"), b"a secret of the benchmark"))
+    answers = victim.predict(inputs).values
+    victim.close()
+    return answers
 
 
 def stolen(

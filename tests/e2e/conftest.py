@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mantlet.data import Images
-from tests.e2e.harness import GUARDED, PLAIN, Running, gateway
+from tests.e2e.harness import GUARDED, PLAIN, TIERS, Running, gateway
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     config = {
         "identity": {"open": False, "deny": ["villain"]},
         "tiers": {
-            "default": {"requests": "100000/second", "rows": "10000000/day"},
+            **TIERS,
             "frugal": {"requests": "3/day"},
             "small": {"rows": "10/day"},
         },
@@ -24,6 +24,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             "mnist": GUARDED,
             "plain": PLAIN,
             "labels": GUARDED | {"answer": "labels"},
+            "denying": PLAIN
+            | {"policy": [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]},
             "busy": PLAIN | {"queue": {"max_queue_rows": 2}},
         },
     }

@@ -31,16 +31,15 @@ START_S = 90.0
 TALE = re.compile(r"traceback|suspic|detector|alarm|file \"|line \d+, in", re.IGNORECASE)
 """What no answer to a client may tell."""
 
-VICTIM = {
-    "type": "torch",
-    "weights": str(MODELS / "mnist-lenet.safetensors"),
-    "architecture": "lenet",
-}
-PLAIN: dict[str, Any] = {"victim": VICTIM}
-"""A model without detectors and defenses."""
+_SHIPPED = helpers.config(ROOT, Path())
+TIERS: dict[str, Any] = _SHIPPED["tiers"]
+"""Of the embedded default; the policy of `GUARDED` names them."""
 
-GUARDED: dict[str, Any] = helpers.config(ROOT, Path())["models"]["mnist"]
+GUARDED: dict[str, Any] = _SHIPPED["models"]["mnist"]
 """The chain of the embedded default."""
+
+PLAIN: dict[str, Any] = {"victim": GUARDED["victim"]}
+"""Its model without detectors and defenses."""
 
 OPEN: dict[str, Any] = {"identity": {"open": True}, "models": {"mnist": PLAIN}}
 

@@ -47,6 +47,7 @@ MODEL_METADATA = _object(
         "platform": TEXT,
         "inputs": {"type": "array", "items": METADATA_TENSOR},
         "outputs": {"type": "array", "items": METADATA_TENSOR},
+        "parameters": PARAMETERS,  # not in the text of the protocol; in MLServer's schema of it
     },
 )
 LIVE = _object(["live"], {"live": {"type": "boolean"}})

@@ -73,7 +73,7 @@ def test_it_names_the_models_and_their_versions(document: dict[str, Any]) -> Non
     path = document["paths"]["/v2/models/{model}/versions/{version}/infer"]["post"]
     named = {p["name"]: p["schema"].get("enum") for p in path["parameters"]}
 
-    assert named["model"] == ["busy", "labels", "mnist", "plain"]
+    assert named["model"] == ["busy", "denying", "labels", "mnist", "plain"]
     assert named["version"] == ["1"]
     assert path["security"] == [{"bearer": []}, {"header": []}]
 

@@ -1,27 +1,16 @@
 """Attacks of another project, the Adversarial Robustness Toolbox, work on a gateway through its HTTP endpoint."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from mantlet.data import Images
 from redteam.over_http import OverHttp
 from tests.benchmarks.art import ATTACKS, Size, run, stolen
-from tests.e2e.harness import PLAIN, Running, gateway
+from tests.e2e.harness import Running
 
-DENYING = PLAIN | {"policy": [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]}
 FORM = {
     *("victim", "defense", "attack", "attacker_data", "budget", "seed"),
     *("clone_accuracy", "agreement", "benign_accuracy", "l1", "added_ms", "rows_until_denied"),
 }
-
-
-@pytest.fixture(scope="module")
-def denying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A gateway that denies whoever asks about more than 100 rows."""
-    config = {"identity": {"open": False}, "models": {"mnist": DENYING}}
-    with gateway(tmp_path_factory.mktemp("denying"), config, clients=2) as running:
-        yield running
 
 
 def test_each_attack_steals_from_the_undefended_model_and_is_told_as_a_record(
@@ -42,9 +31,9 @@ def test_each_attack_steals_from_the_undefended_model_and_is_told_as_a_record(
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_ban_leaves_the_attack_without_a_clone(
-    denying: Running, digits: Images, attack: str
+    running: Running, digits: Images, attack: str
 ) -> None:
-    with OverHttp(denying.url, "mnist", key=denying.new_key()) as oracle:
+    with OverHttp(running.url, "denying", key=running.new_key()) as oracle:
         clone = stolen(attack, oracle, digits.x[:500], budget=300, seed=0)
 
     assert clone is None

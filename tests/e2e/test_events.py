@@ -13,7 +13,7 @@ import pytest
 
 from serving.app import wall_clock
 from serving.events.log import EventLog
-from tests.e2e.harness import GUARDED, Running, gateway, npy
+from tests.e2e.harness import GUARDED, TIERS, Running, gateway, npy
 
 NPY = {"Content-Type": "application/x-npy"}
 PATH = "/v1/models/mnist:predict"
@@ -28,10 +28,10 @@ def problems(folder: Path) -> tuple[str, ...]:
 
 
 def attack(running: Running, key: str, seed: int) -> None:
-    """Noise, which no honest client sends."""
+    """Noise, which no honest client sends; it is found out within the first request."""
     noise = np.random.default_rng(seed).random((64, 1, 28, 28), dtype=np.float32)
     with running.client(key) as thief:
-        assert thief.post(PATH, content=npy(noise), headers=NPY).status_code == 200
+        assert thief.post(PATH, content=npy(noise), headers=NPY).status_code == 403
 
 
 def wait_for(bodies: list[dict[str, Any]], count: int) -> None:
@@ -69,7 +69,7 @@ def test_an_attack_is_in_the_log_and_sudden_death_breaks_no_chain(
 ) -> None:
     url, bodies = posted
     hook = {"url": url, "secret": SHARED, "kinds": ["alarm"]}
-    config = {"models": {"mnist": GUARDED}, "webhook": hook}
+    config = {"tiers": TIERS, "models": {"mnist": GUARDED}, "webhook": hook}
     with gateway(tmp_path, config, clients=3) as running:
         for seed, key in enumerate(running.keys):
             attack(running, key, seed)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.e2e import gremlins
-from tests.e2e.harness import GUARDED, OPEN, PLAIN, Running, gateway, npy, refusal
+from tests.e2e.harness import GUARDED, OPEN, PLAIN, TIERS, Running, gateway, npy, refusal
 
 NPY = {"Content-Type": "application/x-npy"}
 PATH = "/v1/models/mnist:predict"
@@ -50,7 +50,7 @@ class Regular:
 
 
 def test_sigterm_under_load_loses_no_answer(tmp_path: Path, rows: np.ndarray) -> None:
-    with gateway(tmp_path, OPEN | {"models": {"mnist": GUARDED}}) as started:
+    with gateway(tmp_path, OPEN | {"tiers": TIERS, "models": {"mnist": GUARDED}}) as started:
         regulars = [Regular(started.port, npy(rows[n : n + 3])) for n in range(8)]
         threads = [threading.Thread(target=regular.ask_on) for regular in regulars]
         for thread in threads:

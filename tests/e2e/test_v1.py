@@ -146,7 +146,7 @@ def test_models_are_listed_with_their_status(running: Running) -> None:
         names = stranger.get("/v1/models").json()["models"]
         status = stranger.get("/v1/models/mnist")
 
-    assert names == ["busy", "labels", "mnist", "plain"]
+    assert names == ["busy", "denying", "labels", "mnist", "plain"]
     assert (status.status_code, status.json()) == (200, {"name": "mnist", "ready": True})
 
 

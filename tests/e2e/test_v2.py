@@ -189,6 +189,7 @@ def test_metadata_tells_the_tensors(client: httpx.Client, path: str) -> None:
     protocol.conforms(about, protocol.MODEL_METADATA)
 
     assert about["versions"] == ["1"]
+    assert about["parameters"] == {"trained_with": "ini"}
     assert about["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 1, 28, 28]}]
     assert about["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]}]
 

@@ -1,15 +1,37 @@
-"""A folder of data as the bench wants it: the real digits, and foreign families that are drawn here."""
+"""What is attacked and with what: a gateway, a thief's files, a folder of data as the bench wants it."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mantlet.data import Images
 from redteam.pools import FILES, Pools
+from tests.e2e.harness import Running, gateway
+from tests.redteam import targets
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A gateway with keys, in front of one model in several guises."""
+    folder = tmp_path_factory.mktemp("target")
+    named = {"hasty": "hasty", "frugal": "frugal"}
+    with gateway(folder, targets.CONFIG, clients=60, tiers=named) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def files(digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the thief's files."""
+    folder = tmp_path_factory.mktemp("pictures")
+    targets.write_pictures(folder, digits)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def pools(digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Pools:
-    """Digits in both splits, never the same one; stripes, blobs and the like for the other families."""
+    """The real digits in both splits, never the same one; for the other families waves are drawn."""
     folder = tmp_path_factory.mktemp("pools")
     assert digits.y is not None
     own = (digits.x[:, 0] * 255).round().astype(np.uint8)

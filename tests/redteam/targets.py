@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from mantlet.data import Images
-from tests.e2e.harness import PLAIN
+from tests.e2e.harness import PLAIN, TIERS
 
 DENYING = [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]
 CONFIG: dict[str, Any] = {
     "identity": {"open": False},
-    "tiers": {"default": {"requests": "100000/second", "rows": "10000000/day"}},
+    "tiers": TIERS | {"hasty": {"requests": "2/second"}, "frugal": {"rows": "40/day"}},
     "models": {
         "mnist": PLAIN,
         "labels": PLAIN | {"answer": "labels"},
@@ -24,7 +24,8 @@ QUICK = ("--set", "training.steps=40", "--set", "request=32", "--clone-set", "wi
 def write_pictures(folder: Path, digits: Images) -> None:
     """``own.npz`` of the thief and ``eval.npz``, which judges its clone; ``bare.npz`` has no labels."""
     assert digits.y is not None
-    np.savez(folder / "own.npz", x=digits.x[:2000])
-    np.savez(folder / "bare.npz", x_test=digits.x[9000:])
-    np.savez(folder / "eval.npz", x_test=digits.x[9000:], y_test=digits.y[9000:])
+    x = (digits.x * 255).round().astype(np.uint8)
+    np.savez(folder / "own.npz", x=x[:2000])
+    np.savez(folder / "bare.npz", x_test=x[9000:])
+    np.savez(folder / "eval.npz", x_test=x[9000:], y_test=digits.y[9000:])
     np.savez(folder / "colour.npz", x=np.zeros((10, 3, 32, 32), np.uint8))

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from mantlet import architectures, weights
 from mantlet.data import Images, load_images
@@ -19,29 +19,17 @@ from redteam import attacking
 from redteam.attacking import CLONE, REPORT, TAPE, Target, Thief
 from redteam.attacks.attack import silent
 from redteam.attacks.knockoff import Knockoff
+from redteam.cli import app
 from redteam.learning import Means, Training
 from serving.victims.torch import TorchVictim
-from tests.e2e.harness import ROOT, Running, gateway
+from tests.e2e.harness import ROOT, Running
 from tests.e2e.upstream_servers import HostileServer, hanging_up
 from tests.redteam import targets
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with gateway(tmp_path_factory.mktemp("target"), targets.CONFIG, clients=40) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def pictures(digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    targets.write_pictures(folder, digits)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def judged(pictures: Path) -> Images:
-    return load_images(pictures / "eval.npz", "test")
+def judged(files: Path) -> Images:
+    return load_images(files / "eval.npz", "test")
 
 
 def thief(digits: Images, budget: int, *, steps: int = 40, **tricks: Any) -> Thief:
@@ -170,22 +158,27 @@ def test_a_target_that_fails_midway_is_told_and_the_rest_goes_on_later(
 
 
 def test_an_interrupt_makes_a_clone_of_what_came_and_the_same_command_goes_on(
-    running: Running, pictures: Path, tmp_path: Path
+    running: Running, files: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "redteam.cli", "attack", "knockoff", *targets.QUICK]
+    command = ["attack", "knockoff", *targets.QUICK]
     command += ["--target", running.url, "--model", "mnist", "--key", running.new_key()]
-    command += ["--surrogate", str(pictures / "own.npz"), "--eval", str(pictures / "eval.npz")]
+    command += ["--surrogate", str(files / "own.npz"), "--eval", str(files / "eval.npz")]
     command += ["--budget", "800", "--batch", "2", "--out", str(tmp_path / "out"), "--json"]
     tape = tmp_path / "out" / TAPE
     first = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "redteam.cli", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while first.poll() is None and not (tape.is_file() and tape.stat().st_size > 4000):
         time.sleep(0.005)
     first.send_signal(signal.SIGINT)
     said, warned = first.communicate(timeout=120)
     stopped = json.loads(said)
-    second = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
+    again = CliRunner().invoke(app, command)
+    second = json.loads(again.stdout)
 
     assert first.returncode == 130
     assert "The same command goes on from here." in warned
@@ -193,7 +186,7 @@ def test_an_interrupt_makes_a_clone_of_what_came_and_the_same_command_goes_on(
     assert 0 < stopped["rows_learned"] < 800
     assert second["rows_taped"] >= stopped["rows_learned"]
     assert second["rows_taped"] < second["rows_learned"] <= second["rows"] <= 800
-    assert second["ended"] == "budget spent"
+    assert (again.exit_code, second["ended"]) == (0, "budget spent")
 
 
 def test_other_settings_do_not_go_on_from_this_run(

@@ -1,6 +1,7 @@
 """Rows of a plan become pipelines, and are named by all that their answers follow from."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,18 +87,20 @@ def test_rows_are_named_by_settings_files_and_code(smoke: Plan, tmp_path: Path) 
 def test_a_thief_has_foreign_pictures_its_own_or_none(smoke: Plan, place: Place) -> None:
     target = smoke.victims["mnist"]
 
-    def pool(data: str, seed: int = 0) -> np.ndarray:
-        attacker = Attacker.model_validate({"attack": "knockoff", "data": data})
+    def pool(data: str, seed: int = 0, families: Sequence[str] = ()) -> np.ndarray:
+        given = {"attack": "knockoff", "data": data, "families": families}
+        attacker = Attacker.model_validate(given)
         rng = np.random.default_rng(seed)
         return chains.pool(target, attacker, place, shape=SHAPE, rng=rng).numpy()
 
     judged, labels = chains.judged_on(target, place, SHAPE)
     own = {picture.tobytes() for picture in pool("own")}
+    one, again, other = (pool("foreign", seed, ["mnist-test"])[:9] for seed in (0, 0, 1))
 
     assert pool("none").shape == (0, 1, 28, 28)
     assert pool("foreign").shape == (10_000, 1, 28, 28)
-    assert (pool("foreign")[:9] == pool("foreign")[:9]).all()
-    assert (pool("foreign")[:9] != pool("foreign", 1)[:9]).any()
+    assert (one == again).all()
+    assert (one != other).any()
     assert len(own) == len(labels) == 5000
     assert not own & {picture.tobytes() for picture in judged.numpy()}
 

@@ -13,11 +13,13 @@ from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from redteam import curve
-from redteam.attacks.attack import Means
+from redteam.learning import Means
 from serving import calibration
 from serving.pipeline import Pipeline
 from serving.victims.torch import TorchVictim
 from tests.helpers import SETUP, TinyVictim
+
+THIEF = Means(torch.zeros(1, 1, 28, 28))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def measured(shipped_victim: TorchVictim, digits: Images) -> dict[str, Any]:
             "noise": np.random.default_rng(0).random((300, 1, 28, 28), np.float32),
         },
         digits.x[-500:],
-        thief=Means(torch.from_numpy(digits.x[:1])),
+        thief=THIEF,
         budgets=(20, 200),
         steps=60,
     )
@@ -77,4 +79,4 @@ def test_the_shipped_curve_is_of_the_shipped_model(root: Path, shipped_victim: T
 
 def test_a_model_without_coverage_is_named() -> None:
     with pytest.raises(ConfigError, match="no detector of type coverage"):
-        curve.measure(Pipeline(TinyVictim()), {}, np.zeros((1, 1, 4, 4)), architecture="lenet")
+        curve.measure(Pipeline(TinyVictim()), {}, np.zeros((1, 1, 4, 4)), thief=THIEF)

@@ -1,46 +1,30 @@
 """Every mistake about a theft is told before a row is sent, by what is wrong and what would do."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mantlet.data import Images
 from mantlet.errors import ConfigError, TargetError
 from redteam.attacking import TAPE
 from redteam.attacks.knockoff import Knockoff
 from redteam.order import Order, parse_attack, prepared, read_keys
 from redteam.tape import Tape
-from tests.e2e.harness import Running, gateway
+from tests.e2e.harness import Running
 from tests.e2e.upstream_servers import HostileServer, free_port, saying
-from tests.redteam import targets
 from tests.redteam.oracles import Patient
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with gateway(tmp_path_factory.mktemp("target"), targets.CONFIG, clients=2) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def pictures(digits: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    targets.write_pictures(folder, digits)
-    return folder
-
-
 @pytest.fixture
-def options(running: Running, pictures: Path, tmp_path: Path) -> dict[str, Any]:
+def options(running: Running, files: Path, tmp_path: Path) -> dict[str, Any]:
     """Options without a mistake."""
     return {
         "name": "knockoff",
         "target": running.url,
         "model": "mnist",
         "key": running.keys[:1],
-        "surrogate": pictures / "own.npz",
-        "eval": pictures / "eval.npz",
+        "surrogate": files / "own.npz",
+        "eval": files / "eval.npz",
         "out": tmp_path / "out",
         "budget": 10,
     }
@@ -49,9 +33,10 @@ def options(running: Running, pictures: Path, tmp_path: Path) -> dict[str, Any]:
 def test_what_is_right_is_prepared_and_no_row_is_sent(
     running: Running, options: dict[str, Any]
 ) -> None:
+    asked = running.computed()
     target, thief, judged = prepared(Order.of(**options, seed=3, label_only=True))
 
-    assert running.computed()[0] == 0
+    assert running.computed() == asked
     assert (target.model, thief.budget, thief.seed) == ("mnist", 10, 3)
     assert thief.means.pool.shape == (2000, 1, 28, 28)
     assert [treatment.type for treatment in thief.attack.treatments] == ["labels"]
@@ -107,15 +92,15 @@ def test_options_out_of_bounds_are_named_as_they_are_typed(
 
 @pytest.mark.parametrize("file", ["surrogate", "eval", "cover"])
 def test_pictures_of_another_shape_are_named_with_the_models(
-    options: dict[str, Any], pictures: Path, file: str
+    options: dict[str, Any], files: Path, file: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{file} '.*colour.npz' .*\(3, 32, 32\).*\(1, 28, 28\)"):
-        prepared(Order.of(**options | {file: pictures / "colour.npz"}))
+        prepared(Order.of(**options | {file: files / "colour.npz"}))
 
 
-def test_a_clone_cannot_be_judged_without_labels(options: dict[str, Any], pictures: Path) -> None:
+def test_a_clone_cannot_be_judged_without_labels(options: dict[str, Any], files: Path) -> None:
     with pytest.raises(ConfigError, match=r"eval '.*bare.npz' has no labels"):
-        prepared(Order.of(**options | {"eval": pictures / "bare.npz"}))
+        prepared(Order.of(**options | {"eval": files / "bare.npz"}))
 
 
 def test_a_target_that_is_down_is_told(options: dict[str, Any]) -> None:

@@ -87,7 +87,6 @@ def loaded(root: Path, tmp_path: Path) -> Loaded:
         raw = config(root, tmp_path / "data", **({"secret": SECRET} | changes))
         model = raw["models"]["mnist"]
         model.pop("policy")
-        model["victim"]["weights"] = str(root / "configs/models/mnist-lenet.safetensors")
         model["defenses"] = list(defenses or [{"type": "dawn", "rate_alarmed": RATE}])
         return settings.load(write_config(tmp_path / "gateway.yaml", raw))
 
@@ -122,7 +121,7 @@ def test_with_a_wrong_secret_the_clone_is_as_innocent_as_anybody(
 def test_the_protected_model_itself_shows_no_mark(
     loaded: Loaded, root: Path, pictures: np.ndarray
 ) -> None:
-    own = str(root / "configs/models/mnist-lenet.safetensors")
+    own = str(root / "configs/models/mnist-ini.safetensors")
     report = verify(loaded(), pictures, own, openers=Openers("lenet"))
 
     assert (report.suspect.named, report.suspect.p) == (0, 1.0)

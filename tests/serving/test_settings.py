@@ -400,7 +400,7 @@ def test_settings_cannot_be_changed(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tier", "words"), [("paid", "did you mean 'paid2'"), ("x", "known: default, paid2")]
+    ("tier", "words"), [("paid", "did you mean 'paid2'"), ("x", "known: default, free, paid2")]
 )
 def test_an_unknown_tier_is_named(tier: str, words: str, root: Path, tmp_path: Path) -> None:
     raw = config(root, tmp_path, tiers={"default": {}, "paid2": {}})

@@ -278,7 +278,7 @@ def test_exported_network_answers_like_its_weights(
     tmp_path: Path, root: Path, digits: Images, shipped_victim: TorchVictim, batch: str | None
 ) -> None:
     path = tmp_path / "lenet.onnx"
-    exported_lenet(path, root / "configs/models/mnist-lenet.safetensors", batch)
+    exported_lenet(path, root / "configs/models/mnist-ini.safetensors", batch)
     victim = OnnxVictim(weights=path)
     victim.load(SETUP)
     rows = torch.from_numpy(digits.x[:20])
