@@ -1,8 +1,8 @@
 """Another project's attacks, those of the Adversarial Robustness Toolbox, on a gateway over HTTP.
 
 ``python -m tests.benchmarks.art --data FOLDER --out docs/results/art.json`` runs its KnockoffNets (random
-strategy, soft answers) and its CopycatCNN (labels), with letters from notMNIST, against the MNIST victim
-behind nothing and behind the embedded default. Ten minutes, and it goes on where it stopped;
+strategy, soft answers) and its CopycatCNN (labels), with letters from notMNIST, against the undefended MNIST
+victim and against the embedded default, whose victim is trained with InI. Ten minutes, and it goes on where it stopped;
 ``--smoke`` takes one.
 """
 
