@@ -14,6 +14,8 @@ from serving.settings import Model
 
 AGREEMENTS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """What ``mantlet budget`` tells of."""
+SPREAD = 0.05
+"""Clones of as many rows differ by their rows, and longer training gains: a budget is for that much less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +26,23 @@ class Curve:
     rows: np.ndarray
     agreement: np.ndarray
 
+    @property
+    def least(self) -> float:
+        """The agreement that no budget can be sized for."""
+        return float(self.agreement[0]) + SPREAD
+
     def rows_for(self, agreement: float) -> int:
-        """The most rows with which no measured clone agrees that often, between two points in log rows.
+        """The most rows with which measured clones agree `SPREAD` less often, between two points in log rows.
 
         Raises `ConfigError` where the least measured number of rows gives as much already. An agreement
         that no clone reached gives the most rows that were measured: nothing is known beyond them.
         """
-        if agreement <= self.agreement[0]:
+        if agreement <= self.least:
             raise ConfigError(
-                f"curve '{self.path}': {self.rows[0]:.0f} rows already give an agreement of"
-                f" {self.agreement[0]:.3f}, and {agreement:g} was asked for; choose more, or measure fewer rows"
+                f"curve '{self.path}': {self.rows[0]:.0f} rows may already give an agreement of"
+                f" {self.least:.3f}, and {agreement:g} was asked for; choose more, or measure fewer rows"
             )
-        rows = np.exp(np.interp(agreement, self.agreement, np.log(self.rows)))
+        rows = np.exp(np.interp(agreement - SPREAD, self.agreement, np.log(self.rows)))
         return int(rows + 1e-6)  # a measured point is itself
 
 
@@ -70,9 +77,7 @@ def curve_of(model: Model) -> Curve:
 
 def table(curve: Curve) -> Mapping[float, int | None]:
     """Rows by the agreement that they stay under; none where the least measured number gives more."""
-    return {
-        share: curve.rows_for(share) if share > curve.agreement[0] else None for share in AGREEMENTS
-    }
+    return {share: curve.rows_for(share) if share > curve.least else None for share in AGREEMENTS}
 
 
 def sized(model: Model) -> Sequence[Level]:
