@@ -44,15 +44,16 @@ class Foreign(EvidenceDetector):
     A row's score is 1 where its distance exceeds the ``quantile`` of held-out benign rows of the class that
     the victim names, so that a client of one hard class is not taken for a thief.
 
-    A burst of frames is one observation: up to ``burst`` rows that are nearly its first row score 0. What is near
-    is told by a projection that only who has the gateway's secret knows, so no row can be bent to it. Who
-    sends a slow walk of foreign rows leaves the first of them behind, and begins another burst.
+    A burst of frames is one observation: of up to ``burst`` rows that are nearly its first row, those after it
+    are no evidence, for or against. What is near is told by a projection that only who has the gateway's
+    secret knows, so no row can be bent to it. Who sends a slow walk of foreign rows leaves the first of them
+    behind, and begins another burst.
 
     Deviations from Atli et al.: a network of one hidden layer over principal components and the
     victim's answer in place of a ResNet over pixels, foreign pictures that are made beside those
     collected, and `detectors.evidence` in place of windows and repeated tests. What undoes it: a thief with
-    in-distribution data, whom no query-distribution detector sees; a few foreign rows among many others, be
-    they honest rows or near-copies of the foreign one (a twelfth of the rows is not seen).
+    in-distribution data, whom no query-distribution detector sees; a few foreign rows among many honest ones
+    (a twelfth of the rows is not seen); accounts with half a dozen rows each.
     """
 
     type: Literal["foreign"] = "foreign"
@@ -66,11 +67,12 @@ class Foreign(EvidenceDetector):
     """Weights of ``classifier``, relative to the config file; one score more, the first."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     """Share of held-out benign rows below the threshold."""
-    burst: PositiveInt = 50
+    burst: PositiveInt = 1000
     """Rows of a burst that are one observation; those beyond begin another."""
     components: PositiveInt = 50
     """Principal components of ``residual``."""
 
+    skips_copies = True
     _trained: list[Foreignness] = PrivateAttr(default_factory=list)
 
     @cached_property
@@ -158,7 +160,7 @@ class Foreign(EvidenceDetector):
         return in_parts(self._watch, state, rows, width=self.width, size=CHUNK)
 
     def _watch(self, state: State, rows: np.ndarray) -> tuple[State, np.ndarray]:
-        """Score 0 for the rows that are near the first row of their burst."""
+        """Abstain for the rows that are near the first row of their burst."""
         flags, codes = rows[:, : self.width], rows[:, self.width :]
         near = float(self._learned.get("near.square", 0.0))
         others = np.concatenate([state["first"][None], codes])  # (1 + n, k)
@@ -171,7 +173,7 @@ class Foreign(EvidenceDetector):
             if not near_to[first] or count > self.burst:
                 first, count, new[row] = row + 1, 1, True
         after = {"first": others[first].copy(), "rows": np.array([count])}
-        return after, np.where(new, flags, 0.0)
+        return after, np.where(new, flags, np.nan)
 
     def watch_each(
         self, states: Sequence[State], rows: np.ndarray, at: float
@@ -186,7 +188,7 @@ class Foreign(EvidenceDetector):
             {"first": f.copy(), "rows": c.copy()}
             for f, c in zip(first, count[:, None], strict=True)
         ]
-        return after, np.where(new[:, None], flags, 0.0)
+        return after, np.where(new[:, None], flags, np.nan)
 
     def _distance(
         self,

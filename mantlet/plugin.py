@@ -247,13 +247,16 @@ class EvidenceDetector(Detector):
     The pipeline tests the scores of all such detectors together (`detectors.evidence`). The bound,
     ``tolerated``, is measured on benign rows by ``mantlet calibrate``, with ``margin``; clients of a tier
     with benign rows of its own have a bound of their own. A score of NaN abstains; whether a row
-    abstains may depend on what came before it, and never on the row.
+    abstains may depend on what came before it, and not on the row. With ``skips_copies`` a row that is nearly an
+    earlier one may abstain too: what is bounded then is the mean over rows that are no copies.
     """
 
     margin: Annotated[float, Field(ge=1)] = 2.5
     """Factor on the mean score that benign rows reach; what an honest client may reach."""
 
     needs_calibration = True
+    skips_copies: ClassVar[bool] = False
+    """Whether a row that is nearly an earlier one abstains."""
     columns: ClassVar[int] = 1
     """Scores a row (G); a detector whose settings decide it overrides ``width``."""
 
