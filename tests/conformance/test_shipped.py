@@ -107,3 +107,13 @@ def test_no_shipped_weights_are_a_pickle(root: Path) -> None:
             weights.refuse_unsafe(path)
         except MantletError:
             pytest.fail(f"{path} can run code")
+
+
+def test_near_copies_of_each_foreign_row_hide_nothing(pipeline: Pipeline, digits: Images) -> None:
+    """Halves of digits that are swapped and upside down, each eight times with a little noise."""
+    foreign = torch.from_numpy(digits.x[:40]).roll(14, dims=3).flip(2).repeat_interleave(8, dim=0)
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.02 * torch.randn(foreign.shape, generator=generator)
+    outcome = pipeline.run(query((foreign + noise).clamp(0, 1)), {})
+
+    assert outcome.signals["evidence"].alarm[-1]
