@@ -72,6 +72,26 @@ class Split(_Accounts):
             self._drop(oracle, refusal)
 
 
+class Turns(_Accounts):
+    """Asks whole queries of the accounts in turn; what one is refused, the next one asks for.
+
+    An answer is passed on as soon as one account gives it, so that no refusal of another can take it
+    away. Raises `Refused` once all are.
+    """
+
+    def query(self, inputs: Tensor) -> Tensor:
+        while self._left:
+            oracle = self._left[0]
+            try:
+                answers = oracle.query(inputs)
+            except Refused as refusal:
+                self._drop(oracle, refusal)
+                continue
+            self._left.append(self._left.pop(0))
+            return answers
+        raise self._last()
+
+
 class Rotate(_Accounts):
     """Asks with one account until it is refused, and then with the next. Raises `Refused` once all are."""
 

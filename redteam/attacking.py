@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mantlet import weights
 from mantlet.data import Images
-from mantlet.errors import TargetError
+from mantlet.errors import MantletError, TargetError
 from redteam import measures
-from redteam.accounts import Rotate, Split
+from redteam.accounts import Rotate, Turns
 from redteam.attacks.attack import Attack, Loot, Progress
 from redteam.averaging import Averaging
 from redteam.learning import Means
@@ -26,8 +26,6 @@ from redteam.tape import Tape
 
 TAPE, REPORT, CLONE = "tape", "attack.json", "clone.safetensors"
 """What an output folder holds."""
-REQUEST = 256
-"""Rows that an attack asks about at once, repeats and cover among them, unless it is set."""
 Protocol = Literal["v2", "v2-json", "v1"]
 
 
@@ -48,6 +46,11 @@ class Target:
     def credentials(self) -> Sequence[str | None]:
         """Of its accounts; an open gateway has one without a key."""
         return self.keys or (None,)
+
+    @property
+    def at_once(self) -> int:
+        """Rows that an account sends before it waits for answers."""
+        return self.batch * self.concurrency
 
     def account(self, key: str | None) -> OverHttp:
         """One account, which has asked nothing yet."""
@@ -78,7 +81,7 @@ class Thief:
     def header(self, target: Target) -> dict[str, Any]:
         """All that the queries depend on."""
         return {
-            "attack": self.attack.model_dump(mode="json"),
+            "attack": self.sized(target).model_dump(mode="json"),
             "target": target.url,
             "model": target.model,
             "budget": self.budget,
@@ -100,13 +103,14 @@ class Thief:
             oracle = Averaging(oracle, times=self.times, jitter=self.jitter, generator=generator)
         return oracle
 
-    @property
-    def sized(self) -> Attack:
-        """The attack with requests of at most `REQUEST` rows on the wire, where it names no number."""
-        if "request" in self.attack.model_fields_set:
-            return self.attack
-        sent = self.times / (1 - (self.share if self.cover is not None else 0))
-        return self.attack.model_copy(update={"request": max(1, int(REQUEST / sent))})
+    def sized(self, target: Target) -> Attack:
+        """The attack with requests that go out at once, repeats and cover among them.
+
+        What was answered before a refusal is then on the tape, and the clone learns from it.
+        """
+        share = self.share if self.cover is not None else 0.0
+        room = max(1, int(target.at_once * (1 - share) / self.times))
+        return self.attack.model_copy(update={"request": min(self.attack.request, room)})
 
 
 class _Stoppable:
@@ -143,21 +147,22 @@ def run(
 
     Run again with the same arguments it goes on from what ``out`` holds. ``ask_with`` is a key with which
     the target is asked about the judged rows, empty for none: these rows are told apart from those of the
-    attack. A target that fails midway raises `TargetError`, after what was sent is written down.
+    attack. A target that fails midway raises `TargetError`, one that answers what the attack cannot learn
+    from `ConfigError`, both after what was sent is written down.
     """
     generator = torch.Generator().manual_seed(thief.seed)
     with ExitStack() as stack:
         accounts = [stack.enter_context(target.account(key)) for key in target.credentials]
-        whole = (Split if target.split else Rotate)(accounts)
+        whole = (Turns if target.split else Rotate)(accounts)
         tape = stack.enter_context(Tape(whole, out / TAPE, thief.header(target)))
         told = _told(target, thief) | {"accounts": len(accounts), "rows_taped": tape.taped}
         loot, failure = None, None
         try:
             oracle = thief.tricks(_Stoppable(tape), generator)
-            loot = thief.sized.run(
+            loot = thief.sized(target).run(
                 oracle, thief.means, budget=thief.budget, generator=generator, progress=progress
             )
-        except (TargetError, KeyboardInterrupt) as error:
+        except (MantletError, KeyboardInterrupt) as error:
             failure = error
             told["ended"] = str(error) or "interrupted"
         told |= {

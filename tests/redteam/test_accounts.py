@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from redteam.accounts import Rotate, Split
+from redteam.accounts import Rotate, Split, Turns
 from redteam.oracle import Refused
 from tests.helpers import rows
 from tests.redteam.oracles import Patient, labels, shares
@@ -30,6 +30,17 @@ def test_what_one_account_is_refused_the_others_ask_for() -> None:
     assert thief.rows == sum(account.rows for account in accounts) > 60
 
 
+def test_whole_queries_go_to_the_accounts_in_turn_and_no_answer_is_lost() -> None:
+    accounts = [Patient(), Patient(most=10), Patient(most=20)]
+    thief, inputs = Turns(accounts), rows(80)
+    answers = torch.cat([thief.query(part) for part in torch.split(inputs, 10)])
+
+    assert torch.equal(answers, shares(inputs))
+    assert [len(account.asked) for account in accounts] == [5, 1, 2]
+    assert thief.left == 1
+    assert thief.floats == 2 * len(inputs), "what came back was passed on"
+
+
 def test_one_account_is_used_until_it_is_refused() -> None:
     accounts = [Patient(most=25), Patient(most=25), Patient()]
     thief, inputs = Rotate(accounts), rows(60)
@@ -40,8 +51,8 @@ def test_one_account_is_used_until_it_is_refused() -> None:
     assert thief.floats == 120
 
 
-@pytest.mark.parametrize("kind", [Split, Rotate])
-def test_a_thief_is_refused_when_all_accounts_are(kind: type[Split | Rotate]) -> None:
+@pytest.mark.parametrize("kind", [Split, Turns, Rotate])
+def test_a_thief_is_refused_when_all_accounts_are(kind: type[Split | Turns | Rotate]) -> None:
     thief = kind([Patient(most=10), Patient(most=10)])
     thief.query(rows(10))
 
@@ -50,8 +61,8 @@ def test_a_thief_is_refused_when_all_accounts_are(kind: type[Split | Rotate]) ->
     assert thief.left == 0
 
 
-@pytest.mark.parametrize("kind", [Split, Rotate])
-def test_labels_go_through(kind: type[Split | Rotate]) -> None:
+@pytest.mark.parametrize("kind", [Split, Turns, Rotate])
+def test_labels_go_through(kind: type[Split | Turns | Rotate]) -> None:
     inputs = rows(9)
     thief = kind([Patient(answer=labels), Patient(answer=labels)])
 

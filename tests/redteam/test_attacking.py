@@ -23,8 +23,10 @@ from redteam.cli import app
 from redteam.learning import Means, Training
 from serving.victims.torch import TorchVictim
 from tests.e2e.harness import ROOT, Running
-from tests.e2e.upstream_servers import HostileServer, hanging_up
+from tests.e2e.upstream_servers import Answer, HostileServer, hanging_up, saying
 from tests.redteam import targets
+
+QUICK = Knockoff(training=Training(steps=1))
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,13 @@ def judged(files: Path) -> Images:
 
 def thief(digits: Images, budget: int, *, steps: int = 40, **tricks: Any) -> Thief:
     attack = Knockoff(request=32, training=Training(steps=steps))
-    means = Means(torch.from_numpy(digits.x[:2000]), settings={"width": 4})
-    return Thief(attack, means, budget, **tricks)
+    own = Means(torch.from_numpy(digits.x[:2000]), settings={"width": 4})
+    return Thief(attack, own, budget, **tricks)
+
+
+def means(classes: int) -> Means:
+    """Of a thief at a server that looks at no picture."""
+    return Means(torch.rand(500, 1, 28, 28), classes, settings={"width": 1})
 
 
 def aim(running: Running, *, model: str = "mnist", accounts: int = 1, **how: Any) -> Target:
@@ -140,12 +147,7 @@ def test_a_target_that_fails_midway_is_told_and_the_rest_goes_on_later(
         four = Means(torch.rand(200, 4), 3)
         by = Thief(Knockoff(request=10), four, 100)
         target = Target(server.url, "m", batch=10)
-        first = server.answer
-
-        async def failing(*parts: Any) -> None:
-            await (first if len(server.posts) <= 3 else hanging_up)(*parts)
-
-        server.answer = failing
+        _after(server, 3, hanging_up)
         with pytest.raises(TargetError, match="closes the connection"):
             steal(target, by, judged, tmp_path)
 
@@ -155,6 +157,89 @@ def test_a_target_that_fails_midway_is_told_and_the_rest_goes_on_later(
     assert told["rows"] == 70, "three answered, and four tries of one that was not"
     assert told["clone_accuracy"] is None
     assert not (tmp_path / CLONE).exists()
+
+
+NO = saying({"error": "no"}, status=403)
+LONG = saying({"error": "later"}, status=429, Retry_After="3600")
+
+
+@pytest.mark.parametrize("refusal", [NO, LONG])
+@pytest.mark.parametrize(
+    ("accounts", "tricks", "learned"),
+    [
+        (1, {}, 64),
+        (2, {}, 64),
+        (1, {"times": 4}, 16),
+        (1, {"cover": torch.rand(50, 1, 28, 28), "share": 0.75}, 16),
+    ],
+)
+def test_all_that_was_answered_before_a_refusal_is_learned_and_not_paid_again(
+    judged: Images,
+    tmp_path: Path,
+    refusal: Answer,
+    accounts: int,
+    tricks: dict[str, Any],
+    learned: int,
+) -> None:
+    by = Thief(QUICK, means(3), 500, **tricks)
+    with HostileServer() as server:
+        _after(server, 2, refusal)
+        keys = [f"key {number}" for number in range(accounts)]
+        told = steal(Target(server.url, "m", keys), by, judged, tmp_path)
+        again = steal(Target(server.url, "m", keys), by, judged, tmp_path)
+
+    assert told["rows_learned"] == learned
+    assert told["accounts_refused"] == accounts
+    assert told["rows"] == 32 * (2 + accounts)
+    assert again["rows_taped"] == 64
+
+
+def test_answers_before_a_broken_connection_are_not_paid_again(
+    judged: Images, tmp_path: Path
+) -> None:
+    by = Thief(QUICK, means(3), 96)
+    with HostileServer() as server:
+        honest = server.answer
+        _after(server, 2, hanging_up)
+        with pytest.raises(TargetError, match="closes the connection"):
+            steal(Target(server.url, "m"), by, judged, tmp_path)
+        server.answer = honest
+        told = steal(Target(server.url, "m"), by, judged, tmp_path)
+
+    assert (told["rows_taped"], told["rows_learned"]) == (64, 96)
+
+
+def test_an_attack_may_ask_about_less_than_goes_out_at_once_and_never_about_more() -> None:
+    target = Target("http://t", "m", batch=10, concurrency=3)
+    asked = [
+        Thief(Knockoff(request=request), means(3), 10, times=times).sized(target).request
+        for request, times in ((256, 1), (20, 1), (256, 4), (256, 50))
+    ]
+
+    assert asked == [30, 20, 7, 1]
+
+
+def test_a_target_of_another_number_of_classes_is_told_with_the_rows_it_cost(
+    judged: Images, tmp_path: Path
+) -> None:
+    by = Thief(QUICK, means(5), 100)
+    with HostileServer() as server, pytest.raises(ConfigError, match=r"answers \(32, 3\)"):
+        steal(Target(server.url, "m"), by, judged, tmp_path)
+
+    told = report(tmp_path)
+
+    assert "the number of its classes" in told["ended"]
+    assert (told["rows"], told["rows_learned"]) == (32, 0)
+
+
+def _after(server: HostileServer, count: int, then: Answer) -> None:
+    """The first ``count`` predictions are answered, and all others as told."""
+    first = server.answer
+
+    async def answer(*parts: Any) -> None:
+        await (first if len(server.posts) <= count else then)(*parts)
+
+    server.answer = answer
 
 
 def test_an_interrupt_makes_a_clone_of_what_came_and_the_same_command_goes_on(
