@@ -7,9 +7,11 @@ from typing import Any
 import torch
 import yaml
 
+from mantlet.data import Images
 from redteam import bench, plan, summary
 from redteam.bench import Bench
 from serving.pipeline import Pipeline
+from serving.policy import Level
 from serving.victims.torch import TorchVictim
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +140,23 @@ def test_records_are_written_a_line_each(tmp_path: Path) -> None:
     assert count == 2
     assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
     assert path.read_text().count("\n") == 4
+
+
+def test_rows_that_honest_clients_are_denied_are_no_service(
+    digits: Images, shipped_victim: TorchVictim, tmp_path: Path
+) -> None:
+    assert digits.y is not None
+    inputs, labels = torch.from_numpy(digits.x[:300]), torch.from_numpy(digits.y[:300])
+    levels = (Level(name="all"), Level(name="out", rows=65, deny_s=1e9))
+    given = made(tmp_path, honest=100).plan
+    open_, _ = bench.honest(Pipeline(shipped_victim), inputs, labels, given)
+    denying = Pipeline(shipped_victim, levels=levels, secret=b"s" * 16)
+    told, house = bench.honest(denying, inputs, labels, given)
+
+    assert (open_["honest_denied"], told["honest_denied"]) == (0, 3)
+    assert len(house.denied) == told["honest_clients"] == 3
+    assert open_["benign_accuracy"] == open_["victim_accuracy"] == told["victim_accuracy"] > 0.98
+    assert 0.6 < told["benign_accuracy"] <= 0.64, "64 rows of each hundred are served"
 
 
 def test_a_defense_takes_time_and_none_takes_next_to_none(shipped_victim: TorchVictim) -> None:
