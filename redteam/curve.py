@@ -19,12 +19,15 @@ from mantlet.errors import ConfigError
 from mantlet.plugin import ThresholdDetector
 from mantlet.types import Query
 from redteam.learning import Means, Training, Transfer, train
+from redteam.treatments.augment import Augment
 from serving import build, settings
 from serving.pipeline import Pipeline
 
-BUDGETS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 6400)
-STEPS = 600
+BUDGETS = (5, 10, 25, 50, 100, 200, 400, 800, 1600, 3200, 6400)
+STEPS = 1000
 """Updates of every clone, whatever its budget."""
+AUGMENT = Augment()
+"""What the thief does with its rows, which costs it no query."""
 JUDGED = 2000
 """Rows of the victim's own test split on which clone and victim are compared."""
 
@@ -42,7 +45,8 @@ def measure(
 ) -> dict[str, object]:
     """The curve as `detectors.coverage` reads it: of every pool (n, *shape), means over ``seeds``.
 
-    A thief sends rows of a pool in random order and trains a clone on the probabilities.
+    A thief sends rows of a pool in random order and trains a clone on the probabilities, of altered
+    copies of the rows too.
     """
     coverage = next((d for d in pipeline.detectors if isinstance(d, Coverage)), None)
     if coverage is None:
@@ -71,6 +75,7 @@ def measure(
             "architecture": thief.architecture,
             "settings": dict(thief.settings),
             "steps": steps,
+            "treatments": [AUGMENT.model_dump()],
             "seeds": seeds,
         },
         "pools": measured,
@@ -90,7 +95,9 @@ def _clone(pipeline: Pipeline, rows: Tensor, means: Means, *, steps: int, seed: 
     """A network trained on what the victim answers, as the bench's thieves train theirs."""
     generator = torch.Generator().manual_seed(seed)
     clone = means.network(generator)
-    train(clone, Transfer(rows, _answers(pipeline, rows)), Training(steps=steps), generator)
+    answered = Transfer(rows, _answers(pipeline, rows))
+    treated = AUGMENT.apply(answered, means, generator)
+    train(clone, treated, Training(steps=steps), generator)
     return clone
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mantlet.registry import type_name
+from redteam.treatments.augment import Augment
 from redteam.treatments.bayes import Bayes
 from redteam.treatments.confident import Confident
 from redteam.treatments.inverse import Inverse
@@ -13,9 +14,9 @@ from redteam.treatments.sharpen import Sharpen
 from redteam.treatments.treatment import Treatment
 
 AnyTreatment = Annotated[
-    Bayes | Confident | Inverse | Labels | Sharpen, Field(discriminator="type")
+    Augment | Bayes | Confident | Inverse | Labels | Sharpen, Field(discriminator="type")
 ]
-BUILTIN: tuple[type[Treatment], ...] = (Bayes, Confident, Inverse, Labels, Sharpen)
+BUILTIN: tuple[type[Treatment], ...] = (Augment, Bayes, Confident, Inverse, Labels, Sharpen)
 
 
 def known() -> dict[str, type[Treatment]]:

@@ -17,4 +17,4 @@ class Treatment(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, transfer: Transfer, means: Means, generator: torch.Generator) -> Transfer:
-        """The transfer set to learn from: other answers on the simplex, or fewer rows."""
+        """The transfer set to learn from: other answers on the simplex, fewer rows, or more."""

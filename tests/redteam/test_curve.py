@@ -14,6 +14,7 @@ from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from redteam import curve
 from redteam.learning import Means
+from redteam.treatments.augment import Augment
 from serving import calibration
 from serving.pipeline import Pipeline
 from serving.victims.torch import TorchVictim
@@ -36,7 +37,7 @@ def measured(shipped_victim: TorchVictim, digits: Images) -> dict[str, Any]:
         digits.x[-500:],
         thief=THIEF,
         budgets=(20, 200),
-        steps=60,
+        steps=200,
     )
 
 
@@ -52,6 +53,13 @@ def test_own_pictures_make_a_better_clone_than_noise(measured: dict[str, Any]) -
     own, noise = (pool["agreement"][1] for pool in measured["pools"])
 
     assert own > noise + 0.2
+
+
+def test_the_curve_says_how_its_thief_learned(measured: dict[str, Any]) -> None:
+    clone = measured["clone"]
+
+    assert clone["steps"] == 200
+    assert [Augment.model_validate(t) for t in clone["treatments"]] == [curve.AUGMENT]
 
 
 def test_coverage_reads_what_was_measured(
@@ -73,6 +81,8 @@ def test_the_shipped_curve_is_of_the_shipped_model(root: Path, shipped_victim: T
 
     assert table["victim"] == shipped_victim.fingerprint
     assert own[-1] > 0.95
+    assert table["clone"]["treatments"] == [curve.AUGMENT.model_dump()]
+    assert table["clone"]["steps"] == curve.STEPS
     assert (own > foreign).all()
     assert torch.equal(torch.tensor(table["pools"][0]["rows"]), torch.tensor(curve.BUDGETS))
 
