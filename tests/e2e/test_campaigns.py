@@ -40,7 +40,7 @@ def test_sixteen_accounts_of_one_thief_are_refused_as_one(tmp_path: Path, rows: 
         first = [status(running, key, rows[:20]) for key in honest]
         first += [status(running, key, noise[i]) for i, key in enumerate(thieves)]
         running.wait_for("campaign")
-        for _ in range(100):  # a look in the midst of it finds some; the next one the others
+        for _ in range(300):  # a look in the midst of it finds some; the next one the others
             then = [status(running, key, rows[:1]) for key in thieves]
             if then.count(403) == THIEVES:
                 break
