@@ -34,7 +34,7 @@ def status(running: Running, key: str, inputs: np.ndarray) -> int:
 
 
 def test_sixteen_accounts_of_one_thief_are_refused_as_one(tmp_path: Path, rows: np.ndarray) -> None:
-    noise = np.random.default_rng(0).random((THIEVES, 4, 28, 28)).astype(np.float32)
+    noise = np.random.default_rng(0).random((THIEVES, 5, 28, 28)).astype(np.float32)
     with gateway(tmp_path, CONFIG, clients=THIEVES + 8) as running:
         thieves, honest = running.keys[:THIEVES], running.keys[THIEVES:]
         first = [status(running, key, rows[:20]) for key in honest]
