@@ -34,8 +34,10 @@ class ReverseSigmoid(Defense):
     def apply(
         self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
     ) -> Prediction:
-        # clamp: logit(1) is inf, and a one-hot row must not become NaN
-        clean = prediction.values.clamp(1e-7, 1.0 - 1e-7)
+        values = prediction.values
+        # clamp: logit(1) is inf, and a one-hot row must not become NaN. Double: rounding, which may differ
+        # with the size of the batch, must not part classes that tie
+        clean = values.clamp(1e-7, 1.0 - 1e-7).double()
         bent = clean - self.beta * (torch.sigmoid(self.gamma * torch.logit(clean)) - 0.5)
-        released = simplex.blend_to_keep_top1(prediction.values, simplex.normalize(bent))
-        return replace(prediction, values=released)
+        released = simplex.normalize(bent).to(values.dtype)
+        return replace(prediction, values=simplex.blend_to_keep_top1(values, released))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from defenses.reverse_sigmoid import ReverseSigmoid
+from mantlet.types import Kind, Prediction
 from tests.helpers import probabilities, query, rows
 
 
@@ -52,3 +53,20 @@ def test_one_hot_rows_become_no_nan() -> None:
 
     assert all(math.isfinite(value) for value in answer)
     assert answer[0] == max(answer)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_classes_that_tie_are_parted_alike_alone_and_in_a_batch(seed: int) -> None:
+    """Rounding, which differs with the number of rows, does not decide how far a row goes back."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.softmax(torch.randn(4, 10, generator=generator) * 0.05, dim=1)
+    flat[:, torch.randperm(10, generator=generator)[:3]] = flat.amax(dim=1, keepdim=True)
+    defense = ReverseSigmoid()
+
+    def released(values: torch.Tensor) -> torch.Tensor:
+        prediction = Prediction(values, Kind.PROBABILITIES)
+        return defense.apply(prediction, query(rows(len(values))), {}).values
+
+    alone = torch.cat([released(row[None]) for row in flat])
+
+    assert torch.allclose(released(flat), alone, atol=1e-5)
