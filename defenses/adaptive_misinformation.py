@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mantlet import architectures, noise, simplex, weights
 from mantlet.errors import WeightsError
 from mantlet.plugin import Defense, Setup
-from mantlet.types import Prediction, Query, Signal
+from mantlet.types import Prediction, Query, Signal, suspicion_of
 
 
 class AdaptiveMisinformation(Defense):
@@ -64,7 +64,9 @@ class AdaptiveMisinformation(Defense):
         clean = prediction.values
         beyond = self.threshold - clean.amax(dim=1)
         if self.driver == "suspicion":
-            beyond = _suspicion(beyond, signals) - self.threshold
+            # in tenths: a query that is repeated meanwhile tells nothing new
+            tenths = (10 * suspicion_of(signals, len(clean)).to(clean)).round()
+            beyond = tenths / 10 - self.threshold
         share = torch.sigmoid(self.sharpness * beyond)[:, None]  # (B, 1)
         blended = (1.0 - share) * clean + share * self._misinformation(clean, query.inputs)
         if self.keep_label:
@@ -98,14 +100,6 @@ class AdaptiveMisinformation(Defense):
         top, classes = clean.argmax(dim=1), clean.shape[1]
         steps = 1 + torch.from_numpy((draws * (classes - 1)).astype("int64")).to(top.device)
         return simplex.one_hot((top + steps) % classes, classes).to(clean)
-
-
-def _suspicion(like: Tensor, signals: Mapping[str, Signal]) -> Tensor:
-    """(B,) the largest, rounded to tenths: a query that is repeated meanwhile tells nothing new."""
-    heard = [signal.suspicion.to(like) for signal in signals.values()]
-    if not heard:
-        return torch.zeros_like(like)
-    return (10 * torch.stack(heard).amax(dim=0)).round() / 10
 
 
 def _read(path: Path) -> nn.Module:

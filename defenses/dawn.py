@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mantlet import noise
 from mantlet.plugin import Defense, Setup
-from mantlet.types import Prediction, Query, Signal
+from mantlet.types import Prediction, Query, Signal, suspicion_of
 
 WAVES = 2
 """The most waves across a picture whose strength is measured; it has as many each way."""
@@ -121,10 +121,10 @@ class Dawn(Defense):
 
     def _rates(self, signals: Mapping[str, Signal], rows: int) -> np.ndarray:
         """(B,) the rate of each row's step."""
-        suspicion, alarm = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
+        alarm = torch.zeros(rows, dtype=torch.bool)
         for signal in signals.values():
-            suspicion = torch.maximum(suspicion, signal.suspicion.float().cpu())
             alarm = alarm | signal.alarm.cpu()
+        suspicion = suspicion_of(signals, rows).float().cpu()
         suspected = suspicion.numpy() >= np.float32(self.suspected_from)
         some = np.where(suspected, self.rate_suspected, self.rate_unsuspected)
         return np.where(alarm.numpy(), self.rate_alarmed, some)

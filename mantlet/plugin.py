@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mantlet import simplex
 from mantlet.errors import PluginError
-from mantlet.types import Kind, Prediction, Query, Signal, State
+from mantlet.types import Kind, Prediction, Query, Signal, State, rows_by_client
 
 Calibration = Mapping[str, np.ndarray]
 """What a detector learned of benign traffic: named arrays."""
@@ -161,11 +161,8 @@ class RememberingDefense(Defense):
     def _answers(
         self, prediction: Prediction, clients: Sequence[str], states: dict[str, State]
     ) -> Prediction:
-        rows_of: dict[str, list[int]] = {}
-        for row, client in enumerate(clients):
-            rows_of.setdefault(client, []).append(row)
         values = torch.empty_like(prediction.values)
-        for client, rows in rows_of.items():
+        for client, rows in rows_by_client(clients).items():
             own = torch.tensor(rows, device=values.device)
             state = states[client] if client in states else self.initial()
             states[client], given = self.answer(state, prediction.values[own])

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NewType, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -78,6 +79,23 @@ class Signal:
     suspicion: Tensor
     alarm: Tensor
     reason: str
+
+
+def suspicion_of(signals: Mapping[str, Signal], rows: int) -> Tensor:
+    """(B,) the largest suspicion of each of ``rows`` rows; 0 where nobody spoke."""
+    if not signals:
+        return torch.zeros(rows)
+    return torch.stack([signal.suspicion for signal in signals.values()]).amax(dim=0)
+
+
+def rows_by_client(clients: Sequence[str]) -> dict[str, Sequence[int]]:
+    """Which rows each client sent, in order."""
+    if clients.count(clients[0]) == len(clients):
+        return {clients[0]: list(range(len(clients)))}
+    rows_of: dict[str, list[int]] = {}
+    for row, client in enumerate(clients):
+        rows_of.setdefault(client, []).append(row)
+    return dict(rows_of)
 
 
 State = Mapping[str, np.ndarray]

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mantlet.types import Query
 from redteam.oracle import Refused
 from serving import campaigns
-from serving.folding import ALARMS, CAMPAIGN, Memory, rows_before
+from serving.folding import Memory
 from serving.pipeline import Outcome, Pipeline
 
 EVERY = 600
@@ -63,13 +62,10 @@ class House:
         for found in campaigns.find(crowd, self.pipeline, search, looks=self.looks):
             for client in found.new if found.alarm else ():
                 if client in self.memories:  # what honest clients suffer is not measured here
-                    self._mark(client, found.number)
-
-    def _mark(self, client: str, number: int) -> None:
-        memory = self.memories[client]
-        mark = np.array([rows_before(memory), self.rows, number])
-        self.memories[client] = {**memory, ALARMS: {CAMPAIGN: mark, **memory.get(ALARMS, {})}}
-        self.alarmed.setdefault(client, self.rows)
+                    self.memories[client] = campaigns.marked(
+                        self.memories[client], number=found.number, at=self.rows
+                    )
+                    self.alarmed.setdefault(client, self.rows)
 
 
 class Account:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from mantlet.data import Images, load_images, parse_rows
@@ -18,6 +17,7 @@ from redteam.learning import Means
 from redteam.oracle import Refused
 from redteam.tape import records_of
 from redteam.wire import Model
+from serving.settings import assign
 
 
 class Order(BaseModel):
@@ -156,22 +156,8 @@ def parse_attack(name: str, sets: Iterable[str], *, label_only: bool = False) ->
 def _parsed(sets: Iterable[str]) -> dict[str, Any]:
     raw: dict[str, Any] = {}
     for text in sets:
-        _set(raw, text)
+        assign(raw, text, what="setting", example="training.steps=500")
     return raw
-
-
-def _set(raw: dict[str, Any], text: str) -> None:
-    name, equals, value = text.partition("=")
-    *parents, last = name.split(".")
-    section: Any = raw
-    for parent in parents:
-        section = section.setdefault(parent, {}) if isinstance(section, dict) else None
-    if not equals or not isinstance(section, dict):
-        raise ConfigError(f"setting '{text}': write it as field=value, such as training.steps=500")
-    try:
-        section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"setting '{text}': '{value}' is not YAML: {error}") from error
 
 
 def _explained(attack: type[Attack], error: ValidationError) -> Iterator[str]:

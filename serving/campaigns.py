@@ -146,6 +146,12 @@ class _Kept:
         return owner, scale, code
 
 
+def marked(memory: Memory, *, number: int, at: float) -> Memory:
+    """A member's memory with the mark of its campaign; one that is there stays."""
+    mark = np.array([rows_before(memory), at, number])
+    return {**memory, ALARMS: {CAMPAIGN: mark, **memory.get(ALARMS, {})}}
+
+
 def find(
     crowd: Crowd,
     pipeline: Pipeline,

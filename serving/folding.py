@@ -11,7 +11,7 @@ from detectors.evidence import Evidence
 from mantlet.errors import PluginError
 from mantlet.noise import row_marks
 from mantlet.plugin import Detector, EvidenceDetector, ThresholdDetector
-from mantlet.types import Query, Signal, State
+from mantlet.types import Query, Signal, State, rows_by_client
 from serving import recent, repeats
 
 Memory = Mapping[str, State]
@@ -108,7 +108,7 @@ class Fold:
 
     def run(self, query: Query, scores: Scores, memories: Mapping[str, Memory]) -> Folded:
         """Signals of every row, and the memories after; nothing of ``memories`` is written to."""
-        rows_of = _rows_by_client(query.clients)
+        rows_of = rows_by_client(query.clients)
         after: dict[str, dict[str, State]] = {c: dict(memories.get(c, {})) for c in rows_of}
         before = np.array([rows_before(memory) for memory in after.values()])  # (N,)
         rows = np.empty(len(query.clients), dtype=np.int64)
@@ -361,16 +361,6 @@ def _state(detector: Detector, memory: Memory) -> State:
     """The detector's own memory of a client; one that other settings left starts anew."""
     state = memory.get(detector.name)
     return state if state is not None and detector.fits(state) else detector.initial()
-
-
-def _rows_by_client(clients: Sequence[str]) -> dict[str, Sequence[int]]:
-    """Which rows each client sent, in order."""
-    if clients.count(clients[0]) == len(clients):
-        return {clients[0]: list(range(len(clients)))}
-    rows_of: dict[str, list[int]] = {}
-    for row, client in enumerate(clients):
-        rows_of.setdefault(client, []).append(row)
-    return dict(rows_of)
 
 
 def _wanted_width(detector: EvidenceDetector, shape: tuple[int, ...]) -> str:

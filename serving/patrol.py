@@ -4,6 +4,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter, sleep
 
 import numpy as np
@@ -11,11 +12,11 @@ import structlog
 
 from mantlet.errors import StoreError
 from mantlet.types import State
-from serving.campaigns import Campaign, Search, find, gather
+from serving.campaigns import Campaign, Search, find, gather, marked
 from serving.drift import Lately, Watch, by_detector, drifting
 from serving.events import kinds
 from serving.events.log import EventLog
-from serving.folding import ALARMS, CAMPAIGN, Memory, rows_before
+from serving.folding import ALARMS, CAMPAIGN, Memory
 from serving.gateway import Gateway
 from serving.metrics import Metrics
 from serving.pipeline import Pipeline
@@ -213,21 +214,14 @@ class Patrol:
 
     def _mark(self, campaign: Campaign) -> None:
         """Mark the new members in their memories; the event tells of the campaign as it is now."""
-        at, marked = self._clock(), 0
-        for client in campaign.new:
-
-            def change(memory: Memory) -> Memory:
-                alarms = memory.get(ALARMS, {})
-                mark = np.array([rows_before(memory), at, campaign.number])
-                return {**memory, ALARMS: {CAMPAIGN: mark, **alarms}}  # a mark that is there stays
-
-            before = self._gateway.amend(client, change)
-            marked += CAMPAIGN not in before.get(ALARMS, {})
-        if not marked:
+        mark = partial(marked, number=campaign.number, at=self._clock())
+        before = [self._gateway.amend(client, mark) for client in campaign.new]
+        fresh = sum(CAMPAIGN not in memory.get(ALARMS, {}) for memory in before)
+        if not fresh:
             return
         name, number = self._gateway.name, f"{campaign.number:x}"
         self._metrics.campaigns.labels(name).inc()
-        self._metrics.alarms.labels(name, CAMPAIGN).inc(marked)
+        self._metrics.alarms.labels(name, CAMPAIGN).inc(fresh)
         log.warning("campaign", model=name, campaign=number, members=len(campaign.members))
         self._events.record(
             kinds.Campaign(

@@ -15,7 +15,15 @@ from torch import Tensor
 from mantlet import simplex
 from mantlet.errors import PluginError, VictimError
 from mantlet.plugin import Defense, Detector, RememberingDefense
-from mantlet.types import Kind, Prediction, Query, Released, Signal, Victim
+from mantlet.types import (
+    Kind,
+    Prediction,
+    Query,
+    Released,
+    Signal,
+    Victim,
+    suspicion_of,
+)
 from serving.folding import ANSWERED, CAMPAIGN, Fold, Memory, Scores
 from serving.policy import ALLOWED, Decision, Level, Policy
 
@@ -138,18 +146,20 @@ class Pipeline:
         signals = self._told(query, signals)
         for defense in self.defenses:
             wanted = self._asks[defense.name][decision.levels]  # (B,)
+            if not wanted.any():
+                continue
             answer: Callable[..., Prediction] = defense
             if isinstance(defense, RememberingDefense):
                 answer = partial(_recall, defense, decision.memories)
-            if not wanted.any():
-                continue
             rows = None if wanted.all() else torch.from_numpy(wanted.nonzero()[0])
             part = (prediction, query, signals)
             if rows is not None:
                 part = _select(rows, *part)
             defended = answer(*part)
             if defense.by_suspicion:
-                defended = defense.scaled(part[0], defended, _suspicion(part[2]))
+                defended = defense.scaled(
+                    part[0], defended, suspicion_of(part[2], len(part[1].clients))
+                )
             if rows is not None:
                 values = prediction.values.index_copy(0, rows, defended.values)
                 defended = replace(prediction, values=values)
@@ -178,13 +188,6 @@ class Pipeline:
         if self.answer == "labels":
             return Released(Prediction(values.argmax(dim=1), Kind.LABELS))
         return Released(Prediction(values, prediction.kind))
-
-
-def _suspicion(signals: Mapping[str, Signal]) -> Tensor:
-    """(B,) the largest; nothing where nobody spoke."""
-    if not signals:
-        return torch.zeros(1)
-    return torch.stack([signal.suspicion for signal in signals.values()]).amax(dim=0)
 
 
 def _recall(

@@ -294,7 +294,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> Settings:
             f"config '{path}' holds {type(raw).__name__}; it must map settings to values"
         )
     for override in overrides:
-        _override(raw, override)
+        assign(raw, override)
     try:
         return Settings.model_validate(raw, context={"folder": path.parent})
     except ValidationError as error:
@@ -317,20 +317,23 @@ def require_model(settings: Settings, name: str) -> None:
         )
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def assign(
+    raw: dict[str, Any], text: str, *, what: str = "override", example: str = "listen.port=9000"
+) -> None:
+    """Put ``a.b=value``, a YAML value, into nested sections; raises `ConfigError`, which says ``what`` it is."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"override '{text}': write it as field=value, such as listen.port=9000")
+        raise ConfigError(f"{what} '{text}': write it as field=value, such as {example}")
     *parents, last = name.split(".")
     section = raw
     for parent in parents:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
-            raise ConfigError(f"override '{text}': '{parent}' is no section of the config")
+            raise ConfigError(f"{what} '{text}': '{parent}' is no section of the config")
     try:
         section[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override '{text}': '{value}' is not YAML: {error}") from error
+        raise ConfigError(f"{what} '{text}': '{value}' is not YAML: {error}") from error
 
 
 def _explain(path: Path, error: ValidationError) -> Iterable[str]:

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
+from mantlet import simplex
 from mantlet.errors import ConfigError
 from redteam.learning import Means, Training, Transfer, train
 from redteam.oracle import Oracle, Refused
@@ -92,7 +93,7 @@ class Ledger:
                     f"the target answers label {int(answers.max())}, the clone has"
                     f" {self._classes} classes; give it as many as the target has"
                 )
-            return nn.functional.one_hot(answers, self._classes).float()
+            return simplex.one_hot(answers, self._classes)
         if answers.shape != (len(inputs), self._classes) or not answers.is_floating_point():
             raise ConfigError(
                 f"the target answers {tuple(answers.shape)} to {len(inputs)} rows; attacks learn from"

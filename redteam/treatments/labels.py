@@ -3,8 +3,8 @@
 from typing import Literal
 
 import torch
-from torch import nn
 
+from mantlet import simplex
 from redteam.learning import Means, Transfer
 from redteam.treatments.treatment import Treatment
 
@@ -16,4 +16,4 @@ class Labels(Treatment):
 
     def apply(self, transfer: Transfer, means: Means, generator: torch.Generator) -> Transfer:
         top = transfer.answers.argmax(dim=1)
-        return Transfer(transfer.inputs, nn.functional.one_hot(top, means.classes).float())
+        return Transfer(transfer.inputs, simplex.one_hot(top, means.classes))
