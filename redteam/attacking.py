@@ -20,7 +20,7 @@ from redteam.attacks.attack import Attack, Loot, Progress
 from redteam.averaging import Averaging
 from redteam.learning import Means
 from redteam.mixing import Mixing
-from redteam.oracle import Capped, Oracle, Refused
+from redteam.oracle import Capped, Oracle, Refused, Wrapper
 from redteam.over_http import OverHttp
 from redteam.tape import Tape
 
@@ -113,19 +113,8 @@ class Thief:
         return self.attack.model_copy(update={"request": min(self.attack.request, room)})
 
 
-class _Stoppable:
+class _Stoppable(Wrapper):
     """Takes an interrupt for the end of the answers, so that a clone is made of those that came."""
-
-    def __init__(self, oracle: Oracle) -> None:
-        self._oracle = oracle
-
-    @property
-    def rows(self) -> int:
-        return self._oracle.rows
-
-    @property
-    def floats(self) -> int:
-        return self._oracle.floats
 
     def query(self, inputs: Tensor) -> Tensor:
         try:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from redteam.oracle import Oracle
+from redteam.oracle import Oracle, Wrapper
 
 
-class Averaging:
+class Averaging(Wrapper):
     """Asks each row ``times`` times with Gaussian ``jitter`` on its numbers, and answers the mean.
 
     ``jitter`` is a standard deviation in the unit of inputs in [0, 1]; it gets past answers that repeat
@@ -17,16 +17,8 @@ class Averaging:
     def __init__(
         self, oracle: Oracle, *, times: int, jitter: float, generator: torch.Generator
     ) -> None:
-        self._oracle, self._times, self._jitter = oracle, times, jitter
-        self._generator = generator
-
-    @property
-    def rows(self) -> int:
-        return self._oracle.rows
-
-    @property
-    def floats(self) -> int:
-        return self._oracle.floats
+        super().__init__(oracle)
+        self._times, self._jitter, self._generator = times, jitter, generator
 
     def query(self, inputs: Tensor) -> Tensor:
         asked = inputs.repeat(self._times, *[1] * (inputs.ndim - 1))

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mantlet import simplex
 from mantlet.errors import MantletError
 from mantlet.types import Query
 from redteam import chains, measures
 from redteam.chains import Chain, Place
 from redteam.house import House
+from redteam.judging import Record, lines
 from redteam.learning import Means
 from redteam.plan import Attacker, Cell, Plan
 from redteam.pools import Pools
@@ -35,7 +37,6 @@ FORMAT = 1
 TIMED = 40
 """Batches of `BATCH` rows whose time is taken."""
 BATCH = 32
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _chosen(
 def write(records: Sequence[Record], path: Path) -> int:
     """A JSON list with a record a line; tells how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n")
+    path.write_bytes(lines(records))
     return len(records)
 
 
@@ -274,7 +275,7 @@ def measure(rows: Rows, cell: Cell) -> Record:
     loot = attack.run(oracle, means, budget=cell.budget, generator=generator)
     inputs, labels = chains.judged_on(target, place, shape)
     scores = measures.clone_scores(
-        measures.probabilities(loot.clone, inputs), _clean(pipeline, inputs), labels
+        measures.probabilities(loot.clone, inputs), measures.clean(pipeline.victim, inputs), labels
     )
     return {
         "victim": cell.victim,
@@ -310,14 +311,14 @@ def _treated(house: House, attacker: Attacker) -> Record:
 def honest(pipeline: Pipeline, inputs: Tensor, labels: Tensor, plan: Plan) -> tuple[Record, House]:
     """What honest clients of ``plan.honest`` rows each receive, all rows (n, *shape) once."""
     house = House(pipeline, request=plan.request)
-    clean = _clean(pipeline, inputs)
+    clean = measures.clean(pipeline.victim, inputs)
     answers = []
     for number, rows in enumerate(torch.split(torch.arange(len(inputs)), plan.honest)):
         for part in torch.split(rows, plan.request):
             released = house.ask(f"honest {number}", inputs[part]).rows(0, len(part))
             values = torch.zeros_like(clean[part]) if released is None else released.values
             if values.ndim == 1:
-                values = nn.functional.one_hot(values, clean.shape[1]).to(clean.dtype)
+                values = simplex.one_hot(values, clean.shape[1]).to(clean.dtype)
             answers.append(values)
     told = {
         **measures.rounded(measures.honest_scores(torch.cat(answers), clean, labels)),
@@ -344,9 +345,3 @@ def added_ms(pipeline: Pipeline, inputs: Tensor) -> float:
         bare.run(query, {})
         spent.append(2 * between - began - thread_time())
     return round(1000 * median(spent) / BATCH, 4)
-
-
-def _clean(pipeline: Pipeline, inputs: Tensor) -> Tensor:
-    """(n, C) answers of the victim alone."""
-    parts = torch.split(inputs, 256)
-    return torch.cat([pipeline.victim.predict(part).values for part in parts])

@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from pydantic import BaseModel
-from rich.progress import Progress
 from torch import Tensor
 
-from mantlet import training, weights
-from mantlet.data import load_images, parse_rows
+from mantlet.data import parse_rows
 from mantlet.errors import ConfigError, MantletError
 from mantlet.plugin import Plugin
+from redteam import others
 from redteam.plan import Attacker, Plan, Target
 from redteam.pools import SHAPE, Pools
 from redteam.scenarios import HELD_OUT
@@ -31,8 +30,6 @@ from serving.settings import Model, Settings
 
 KEYED = "the bench keys noise and hashes"
 """The secret of every chain, no secret at all: what is keyed by it repeats."""
-OF_ONE_MODEL = {"classifier", "curve"}
-"""Settings of detectors that name files made for one model. Levels by agreement need the curve."""
 MOST = 20_000
 """Pictures that a thief takes along."""
 P = TypeVar("P", bound=Plugin)
@@ -69,19 +66,8 @@ def prepare(plan: Plan, victim: str, defense: str, place: Place) -> None:
 def _train(target: Target, victim: str, place: Place) -> None:
     path: Path | None = getattr(target.victim, "weights", None)
     if target.recipe is None or path is None or path.is_file():
-        return
-    recipe = training.Recipe.load(target.recipe)
-    data = load_images(place.pools.path(target.family), "train")
-    with Progress(transient=True) as bar:
-        task = bar.add_task(f"training {victim}")
-        network = training.fit(
-            recipe,
-            data,
-            device=torch.device("cpu"),
-            progress=lambda p: bar.update(task, completed=p.step, total=p.steps),
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights.save(network, path, {"recipe": recipe.model_dump_json(exclude={"output"})})
+        return  # the pictures need not be there
+    others.trained(path, target.recipe, place.pools.path(target.family), victim)
 
 
 def load(plan: Plan, victim: str, defense: str, place: Place) -> Chain:
@@ -116,13 +102,9 @@ def fresh(plugin: P) -> P:
 
 def _general(served: Model, victim: Any) -> Model:
     """A gateway's model for another victim: without what was made for its own."""
-    detectors = tuple(
-        type(one).model_validate(one.model_dump(by_alias=True, exclude=OF_ONE_MODEL))
-        for one in served.detectors
-    )
     changes = {
         "victim": victim,
-        "detectors": detectors,
+        "detectors": others.general(served.detectors),
         "calibration": None,
         "example": None,
         "policy": tuple(level for level in served.policy if level.agreement is None),

@@ -18,6 +18,7 @@ from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.plugin import ThresholdDetector
 from mantlet.types import Query
+from redteam import measures
 from redteam.learning import Means, Training, Transfer, train
 from redteam.treatments.augment import Augment
 from serving import build, settings
@@ -51,6 +52,7 @@ def measure(
     coverage = next((d for d in pipeline.detectors if isinstance(d, Coverage)), None)
     if coverage is None:
         raise ConfigError("the model has no detector of type coverage; add one and calibrate")
+    named = measures.clean(pipeline.victim, torch.from_numpy(test)).argmax(dim=1)
     measured = []
     for name, pool in pools.items():
         cells: list[list[int]] = []
@@ -63,7 +65,8 @@ def measure(
             for budget in budgets:
                 rows = chosen[:budget]
                 clone = _clone(pipeline, rows, thief, steps=steps, seed=seed)
-                agreed[-1].append(_agreement(pipeline, clone, torch.from_numpy(test)))
+                answers = measures.probabilities(clone, torch.from_numpy(test))
+                agreed[-1].append(measures.accuracy(answers, named))
                 progress(f"{name}: {budget} rows, agreement {agreed[-1][-1]:.3f}")
         curve = {"cells": np.mean(cells, axis=0), "agreement": np.mean(agreed, axis=0)}
         rounded = {field: np.round(values, 4).tolist() for field, values in curve.items()}
@@ -95,23 +98,10 @@ def _clone(pipeline: Pipeline, rows: Tensor, means: Means, *, steps: int, seed: 
     """A network trained on what the victim answers, as the bench's thieves train theirs."""
     generator = torch.Generator().manual_seed(seed)
     clone = means.network(generator)
-    answered = Transfer(rows, _answers(pipeline, rows))
+    answered = Transfer(rows, measures.clean(pipeline.victim, rows))
     treated = AUGMENT.apply(answered, means, generator)
     train(clone, treated, Training(steps=steps), generator)
     return clone
-
-
-@torch.inference_mode()
-def _agreement(pipeline: Pipeline, clone: nn.Module, test: Tensor) -> float:
-    """Share of rows on which clone and victim name the same class."""
-    named = torch.cat([clone(part).argmax(dim=1) for part in torch.split(test, 500)])
-    return float((named == _answers(pipeline, test).argmax(dim=1)).double().mean())
-
-
-def _answers(pipeline: Pipeline, rows: Tensor) -> Tensor:
-    parts = torch.split(rows, 256)
-    predictions = [pipeline.predict(Query(["thief"] * len(p), p, 0.0)) for p in parts]
-    return torch.cat([prediction.values for prediction in predictions])
 
 
 def main(

@@ -18,13 +18,12 @@ import torch
 from rich.progress import Progress
 
 import detectors
-from mantlet import training, weights
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.plugin import Detector
-from redteam import cost
+from redteam import cost, others
 from redteam.folding import trace
-from redteam.judging import Record, curve, judged, linked
+from redteam.judging import Record, curve, judged, lines, linked
 from redteam.pools import Pools
 from redteam.scenarios import FULL, HELD_OUT, SMALL, Scenario, Size
 from redteam.simulation import ever_alarmed
@@ -147,11 +146,6 @@ def _simulated(bench: Bench, pipeline: Pipeline) -> list[Record]:
     )
 
 
-def lines(records: Iterable[Record]) -> bytes:
-    """A JSON list with a record a line."""
-    return b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n"
-
-
 def chain(bench: Bench, victim: str, chosen: Sequence[Mapping[str, Any]] = ()) -> Pipeline:
     """The shipped default's detectors before a victim, or ``chosen`` ones by their settings."""
     own = _settings(bench, victim, chosen)
@@ -165,16 +159,13 @@ def _settings(
     shipped = settings.load(DEFAULT, ["secret=the secret of the bench"])
     model = shipped.models["mnist"].model_copy(update={"defenses": (), "policy": LEVELS})
     if victim != "mnist":
-        own_files = {"classifier", "curve"}  # made for the shipped model: another goes without
-        general = tuple(
-            type(d).model_validate(d.model_dump(exclude=own_files)) for d in model.detectors
-        )
+        general = others.general(model.detectors)
         changes = {"victim": _trained(bench, victim), "calibration": None, "detectors": general}
         model = model.model_copy(update=changes)
     if chosen:
         known = detectors.known()
-        others = tuple(known[one["type"]].model_validate(one) for one in chosen)
-        model = model.model_copy(update={"detectors": others, "calibration": None})
+        given = tuple(known[one["type"]].model_validate(one) for one in chosen)
+        model = model.model_copy(update={"detectors": given, "calibration": None})
     path = model.calibration
     if path is None:
         path = bench.work / f"{victim}-{_stamp(model.detectors)}.calibration.safetensors"
@@ -207,20 +198,9 @@ def _enrolled(bench: Bench, pipeline: Pipeline, scenario: Scenario) -> Pipeline:
 
 
 def _trained(bench: Bench, victim: str) -> TorchVictim:
-    """The victim that does not ship with the project, trained once (five minutes)."""
+    """The victim that does not ship with the project, trained once."""
     path = bench.work / f"{victim}-lenet.safetensors"
-    if not path.is_file():
-        recipe = training.Recipe.load(FASHION)
-        data = load_images(bench.pools.path(victim), "train")
-        with Progress(transient=True) as bar:
-            task = bar.add_task(f"training {victim}")
-            network = training.fit(
-                recipe,
-                data,
-                device=torch.device("cpu"),
-                progress=lambda p: bar.update(task, completed=p.step, total=p.steps),
-            )
-        weights.save(network, path, {"recipe": recipe.model_dump_json(exclude={"output"})})
+    others.trained(path, FASHION, bench.pools.path(victim), victim)
     return TorchVictim(weights=path, architecture="lenet")
 
 

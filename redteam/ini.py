@@ -21,7 +21,7 @@ from defenses.ini import making
 from defenses.ini.card import with_protection
 from defenses.ini.recipe import IniRecipe
 from defenses.mad import Mad
-from mantlet import architectures, weights
+from mantlet import architectures, simplex, weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
@@ -30,6 +30,7 @@ from redteam import learning
 from redteam.learning import Means, Training, Transfer
 from redteam.measures import accuracy, clone_scores, rounded, spread
 from redteam.pools import Pools
+from redteam.streams import as_inputs
 
 RECIPE = Path(__file__).parents[1] / "configs/recipes/mnist-ini.yaml"
 TRAINED_ON = "fashion"
@@ -106,8 +107,10 @@ class Bench:
         """All pictures of a family, or the held-out rows of the victim's own."""
         if family == OWN:
             held = self.pools.pictures("mnist", "train")[-self.recipe.holdout :]
-            return _floats(held)
-        return _floats(np.concatenate([self.pools.pictures(family, s) for s in ("train", "test")]))
+            return as_inputs(held)
+        return as_inputs(
+            np.concatenate([self.pools.pictures(family, s) for s in ("train", "test")])
+        )
 
 
 def main() -> None:
@@ -194,7 +197,7 @@ def _stolen(
     rows = pool[torch.randperm(len(pool), generator=generator)[: bench.budget]]
     answers = learning.answers_of(network, rows)
     if labels:
-        answers = nn.functional.one_hot(answers.argmax(dim=1), answers.shape[1]).float()
+        answers = simplex.one_hot(answers.argmax(dim=1), answers.shape[1])
     clone = Means(rows).network(generator)
     learning.train(clone, Transfer(rows, answers), bench.training, generator)
     assert test.y is not None
@@ -263,10 +266,6 @@ def table(found: Mapping[str, Any]) -> list[dict[str, str]]:
                 cells[f"clone of {name}"] = f"{middle:.3f} {about}"
             rows.append(cells)
     return rows
-
-
-def _floats(pictures: np.ndarray) -> Tensor:
-    return torch.from_numpy(pictures.astype(np.float32) / 255)
 
 
 if __name__ == "__main__":

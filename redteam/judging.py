@@ -1,9 +1,10 @@
 """From what the pipeline said of a crowd to the bench's records."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from scipy.special import betaincinv
 
 from redteam.folding import Trace
@@ -11,6 +12,11 @@ from redteam.folding import Trace
 Record = dict[str, Any]
 POINTS = 60
 """Points of a picture's curve."""
+
+
+def lines(records: Iterable[Record]) -> bytes:
+    """A JSON list with a record a line."""
+    return b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n"
 
 
 def judged(about: Record, detector: str, said: Trace, start: int) -> Record:

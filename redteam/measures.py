@@ -6,6 +6,10 @@ from statistics import mean, stdev
 import torch
 from torch import Tensor, nn
 
+from mantlet import simplex
+from mantlet.types import Query, Victim
+from serving.pipeline import Pipeline
+
 VULNERABLE, RESILIENT = 0.9, 0.75
 """Agreement above and below which OWASP's test speaks its verdict."""
 BINS = 15
@@ -24,6 +28,13 @@ def probabilities(network: nn.Module, inputs: Tensor) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("the clone answers values that are not finite: the attack diverged")
     return logits.softmax(dim=1)
+
+
+def clean(victim: Victim, inputs: Tensor) -> Tensor:
+    """(n, C) answers of a victim alone to (n, *shape), a few rows at a time and checked."""
+    alone = Pipeline(victim)
+    parts = torch.split(inputs, 256)
+    return torch.cat([alone.predict(Query(["judge"] * len(p), p, 0.0)).values for p in parts])
 
 
 def clone_scores(clone: Tensor, victim: Tensor, labels: Tensor) -> dict[str, float]:
@@ -55,7 +66,7 @@ def honest_scores(released: Tensor, clean: Tensor, labels: Tensor) -> dict[str, 
     calibration error. A row of zeros was refused: it is wrong, and counts in none of the two others.
     """
     if released.ndim == 1:
-        released = nn.functional.one_hot(released, clean.shape[1]).to(clean.dtype)
+        released = simplex.one_hot(released, clean.shape[1]).to(clean.dtype)
     answered = released.sum(dim=1) > 0  # (n,)
     right = (released.argmax(dim=1) == labels) & answered
     kept = answered.nonzero()[:, 0]

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from redteam.learning import Transfer
-from redteam.oracle import Oracle
+from redteam.oracle import Oracle, Wrapper
 
 
-class Mixing:
+class Mixing(Wrapper):
     """Sends rows of ``stock`` (n, *shape), honest ones that the thief owns, between the rows it is asked.
 
     ``share`` in [0, 1) is how much of the traffic they are: with 0.8, four for each row of the thief's.
@@ -20,19 +20,12 @@ class Mixing:
     ) -> None:
         if not len(stock):
             raise ValueError("the stock of honest rows is empty")
-        self._oracle, self._stock, self._generator = oracle, stock, generator
+        super().__init__(oracle)
+        self._stock, self._generator = stock, generator
         self._each = share / (1 - share)
         self._owed = 0.0
         self._order = torch.zeros(0, dtype=torch.int64)
         self._covers: list[tuple[Tensor, Tensor]] = []
-
-    @property
-    def rows(self) -> int:
-        return self._oracle.rows
-
-    @property
-    def floats(self) -> int:
-        return self._oracle.floats
 
     @property
     def cover(self) -> Transfer | None:

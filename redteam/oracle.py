@@ -78,15 +78,11 @@ class InProcess:
         return released.values
 
 
-class Capped:
-    """An oracle that refuses what goes beyond ``budget`` rows, and sends nothing of it.
+class Wrapper:
+    """What stands around another oracle: its counts are that one's."""
 
-    It stands under the wrappers that send more rows than they are asked (`redteam.averaging`,
-    `redteam.mixing`), for whom an attack cannot reckon.
-    """
-
-    def __init__(self, oracle: Oracle, budget: int) -> None:
-        self._oracle, self._budget = oracle, budget
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
 
     @property
     def rows(self) -> int:
@@ -95,6 +91,18 @@ class Capped:
     @property
     def floats(self) -> int:
         return self._oracle.floats
+
+
+class Capped(Wrapper):
+    """An oracle that refuses what goes beyond ``budget`` rows, and sends nothing of it.
+
+    It stands under the wrappers that send more rows than they are asked (`redteam.averaging`,
+    `redteam.mixing`), for whom an attack cannot reckon.
+    """
+
+    def __init__(self, oracle: Oracle, budget: int) -> None:
+        super().__init__(oracle)
+        self._budget = budget
 
     def query(self, inputs: Tensor) -> Tensor:
         if self.rows + len(inputs) > self._budget:

@@ -18,12 +18,14 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from defenses.dawn import Dawn
+from mantlet import simplex
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Prediction, Query, Signal
-from redteam.judging import Record
+from redteam.judging import Record, lines
 from redteam.learning import Means, Training, Transfer, answers_of, train
+from redteam.measures import accuracy, clean
 from redteam.pools import Pools
 from serving import logs
 from serving.ownership import Reading, read
@@ -123,7 +125,7 @@ def plain(thief: Thief) -> Stolen:
 def labels(thief: Thief) -> Stolen:
     """Learns from the top classes alone."""
     top = thief.ask(thief.pool).argmax(dim=1)
-    answers = nn.functional.one_hot(top, CLASSES).float()
+    answers = simplex.one_hot(top, CLASSES)
     return thief.learned(Transfer(thief.pool, answers)), thief.pool
 
 
@@ -244,9 +246,7 @@ def opened(pools: Pools, size: Size = FULL) -> House:
 
 def _labelled(x: np.ndarray, y: np.ndarray | None) -> Transfer:
     assert y is not None
-    return Transfer(
-        torch.from_numpy(x), nn.functional.one_hot(torch.from_numpy(y), CLASSES).float()
-    )
+    return Transfer(torch.from_numpy(x), simplex.one_hot(torch.from_numpy(y), CLASSES))
 
 
 def cases(pools: Sequence[str], seeds: Sequence[int]) -> Iterator[Case]:
@@ -267,7 +267,7 @@ def run(house: House, wanted: Iterator[Case], out: Path) -> None:
     left = [c for c in wanted if (c.pool, c.rate, c.thief, c.seed) not in known]
     for case in track(left, "ownership"):
         records += measured(house, case)
-        out.write_bytes(b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n")
+        out.write_bytes(lines(records))
 
 
 def measured(house: House, case: Case) -> list[Record]:
@@ -302,16 +302,16 @@ def _looked(
 ) -> list[Record]:
     """The right key on the clone and on an independent model, and wrong keys on the clone."""
     rate = case.rate or USUAL  # of answers without a mark the owner would not know
-    clean = _tops(predicted(house.victim, rows))
+    top = _tops(clean(house.victim, rows))
     said = _tops(answers_of(clone, rows))
     right = marking(rate, _key(case.seed))
-    found = [about | {"model": "clone"} | _reading(right, rows, clean, said)]
+    found = [about | {"model": "clone"} | _reading(right, rows, top, said)]
     if case.thief != "plain" or about["evidence"] != "submitted":
         return found
     honest = _tops(answers_of(house.honest(case.seed), rows))
-    found.append(about | {"model": "independent"} | _reading(right, rows, clean, honest))
+    found.append(about | {"model": "independent"} | _reading(right, rows, top, honest))
     wrong = [
-        _reading(marking(rate, _key(10_000 + n)), rows, clean, said)["p"]
+        _reading(marking(rate, _key(10_000 + n)), rows, top, said)["p"]
         for n in range(house.size.wrong_keys)
     ]
     summary = {"keys": len(wrong), "p": min(wrong), "p_median": float(np.median(wrong))}
@@ -328,23 +328,17 @@ def marking(rate: float, key: bytes) -> Dawn:
 
 def answered(victim: TorchVictim, dawn: Dawn, rows: Tensor) -> Tensor:
     """(n, C) what a suspected client is answered."""
-    clean = Prediction(predicted(victim, rows), victim.kind)
+    prediction = Prediction(clean(victim, rows), victim.kind)
     count = len(rows)
     signal = Signal(
         torch.full((count,), SUSPICION), torch.zeros(count, dtype=torch.bool), "evidence"
     )
-    return dawn(clean, Query(["thief"] * count, rows, 0.0), {"evidence": signal}).values
-
-
-def predicted(victim: TorchVictim, rows: Tensor) -> Tensor:
-    """(n, C) clean answers, a few rows at a time."""
-    return torch.cat([victim.predict(part).values for part in torch.split(rows, 250)])
+    return dawn(prediction, Query(["thief"] * count, rows, 0.0), {"evidence": signal}).values
 
 
 def _changed(victim: TorchVictim, dawn: Dawn, rows: Tensor) -> float:
     """The share of rows that are answered with another class."""
-    clean = _tops(predicted(victim, rows))
-    return float(np.mean(_tops(answered(victim, dawn, rows)) != clean))
+    return float(np.mean(_tops(answered(victim, dawn, rows)) != _tops(clean(victim, rows))))
 
 
 def _reading(dawn: Dawn, rows: Tensor, clean: np.ndarray, said: np.ndarray) -> dict[str, Any]:
@@ -355,8 +349,7 @@ def _reading(dawn: Dawn, rows: Tensor, clean: np.ndarray, said: np.ndarray) -> d
 
 
 def _accuracy(network: nn.Module, test: Transfer) -> float:
-    right = _tops(answers_of(network, test.inputs)) == _tops(test.answers)
-    return float(right.mean())
+    return accuracy(answers_of(network, test.inputs), test.answers.argmax(dim=1))
 
 
 def _tops(values: Tensor) -> np.ndarray:

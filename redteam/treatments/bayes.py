@@ -6,7 +6,6 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from redteam.learning import Means, Transfer
 from redteam.treatments.shadows import Shadows
 
 
@@ -20,17 +19,11 @@ class Bayes(Shadows):
     type: Literal["bayes"] = "bayes"
     neighbours: PositiveInt = 10
 
-    def apply(self, transfer: Transfer, means: Means, generator: torch.Generator) -> Transfer:
-        if len(transfer) < 2:  # a half for the shadow, a half to ask it about
-            return transfer
-        defended, clean = self.pairs(transfer, means, generator)
-        order = defended.argsort(dim=1, descending=True, stable=True)
-        defended, clean = defended.gather(1, order), clean.gather(1, order)
-        order = transfer.answers.argsort(dim=1, descending=True, stable=True)
-        released = transfer.answers.gather(1, order)
+    def back(
+        self, released: Tensor, defended: Tensor, clean: Tensor, generator: torch.Generator
+    ) -> Tensor:
         parts = [self._expected(part, defended, clean) for part in torch.split(released, 1024)]
-        back = torch.cat(parts)
-        return Transfer(transfer.inputs, torch.zeros_like(back).scatter(1, order, back))
+        return torch.cat(parts)
 
     def _expected(self, released: Tensor, defended: Tensor, clean: Tensor) -> Tensor:
         """(B, C) means of clean answers."""

@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from redteam.learning import Means, Transfer, seeded
+from redteam.learning import seeded
 from redteam.treatments.shadows import Shadows
 
 
@@ -23,16 +23,12 @@ class Inverse(Shadows):
     hidden: PositiveInt = 64
     lr: PositiveFloat = 3e-3
 
-    def apply(self, transfer: Transfer, means: Means, generator: torch.Generator) -> Transfer:
-        if len(transfer) < 2:  # a half for the shadow, a half to ask it about
-            return transfer
-        defended, clean = self.pairs(transfer, means, generator)
-        order = defended.argsort(dim=1, descending=True, stable=True)
-        network = self._fitted(_seen(defended.gather(1, order)), clean.gather(1, order), generator)
-        order = transfer.answers.argsort(dim=1, descending=True, stable=True)
+    def back(
+        self, released: Tensor, defended: Tensor, clean: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        network = self._fitted(_seen(defended), clean, generator)
         with torch.inference_mode():
-            back = torch.softmax(network(_seen(transfer.answers.gather(1, order))), dim=1)
-        return Transfer(transfer.inputs, torch.zeros_like(back).scatter(1, order, back))
+            return torch.softmax(network(_seen(released)), dim=1)
 
     def _fitted(self, seen: Tensor, clean: Tensor, generator: torch.Generator) -> nn.Module:
         classes = seen.shape[1]

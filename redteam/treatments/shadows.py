@@ -1,9 +1,13 @@
 """Shadows: models of the thief's own, behind the defense it knows, whose clean answers it can see."""
 
+from abc import abstractmethod
+from typing import final
+
 import torch
 from pydantic import PositiveInt, SerializeAsAny
-from torch import Tensor, nn
+from torch import Tensor
 
+from mantlet import simplex
 from mantlet.plugin import Defense, Setup
 from mantlet.types import Kind, Prediction, Query
 from redteam.learning import Means, Training, Transfer, answers_of, train
@@ -12,7 +16,8 @@ from serving.settings import AnyDefense
 
 
 class Shadows(Treatment):
-    """Maps defended answers back by pairs of them and clean ones, which shadow models give.
+    """Maps defended answers back by pairs of them and clean ones, which shadow models give; a subclass
+    writes ``back``.
 
     ``defense`` is the victim's, with the settings that the thief knows, and with a key of the thief's
     own, since it does not know the victim's. ``count`` shadows are trained on the top classes of a
@@ -24,12 +29,29 @@ class Shadows(Treatment):
     count: PositiveInt = 2
     shadow: Training = Training(steps=400)
 
+    @abstractmethod
+    def back(
+        self, released: Tensor, defended: Tensor, clean: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """(n, C) clean answers to which ``released`` (n, C) ones point, by pairs (m, C); all of them sorted."""
+
+    @final
+    def apply(self, transfer: Transfer, means: Means, generator: torch.Generator) -> Transfer:
+        if len(transfer) < 2:  # a half for the shadow, a half to ask it about
+            return transfer
+        defended, clean = self.pairs(transfer, means, generator)
+        order = defended.argsort(dim=1, descending=True, stable=True)
+        defended, clean = defended.gather(1, order), clean.gather(1, order)
+        order = transfer.answers.argsort(dim=1, descending=True, stable=True)
+        back = self.back(transfer.answers.gather(1, order), defended, clean, generator)
+        return Transfer(transfer.inputs, torch.zeros_like(back).scatter(1, order, back))
+
     def pairs(
         self, transfer: Transfer, means: Means, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Defended and clean answers of shadows, both (m, C), of rows that they were not trained on."""
         defense = self._with_own_key(means, generator)
-        labels = nn.functional.one_hot(transfer.answers.argmax(dim=1), means.classes).float()
+        labels = simplex.one_hot(transfer.answers.argmax(dim=1), means.classes)
         defended, clean = [], []
         for _ in range(self.count):
             known, unknown = torch.randperm(len(transfer), generator=generator).chunk(2)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
 import pytest
 
 from redteam import detection
@@ -94,12 +93,3 @@ def test_a_folder_without_the_data_is_one_clear_line(
         detection.main()
 
     assert "mnist.npz': no such file; name the folder" in capsys.readouterr().err
-
-
-def test_results_are_a_json_list_with_a_record_a_line(
-    records: list[Record], tmp_path: Path
-) -> None:
-    text = detection.lines(records)
-
-    assert orjson.loads(text) == records
-    assert len(text.splitlines()) == len(records) + 2

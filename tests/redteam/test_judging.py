@@ -1,10 +1,11 @@
 """Records: who was alarmed, after how many rows of the attack, and who was alarmed too early."""
 
 import numpy as np
+import orjson
 import pytest
 
 from redteam.folding import Trace
-from redteam.judging import curve, judged, linked, upper_bound
+from redteam.judging import curve, judged, lines, linked, upper_bound
 
 
 def said(firsts: list[int], length: int = 100) -> Trace:
@@ -68,3 +69,11 @@ def test_a_curve_starts_at_the_first_row_and_ends_at_the_last() -> None:
     assert (shown["rows"][0], shown["rows"][-1]) == (1, 100)
     assert shown["suspicion"][0][-1] == 1.0
     assert len(shown["suspicion"]) == 2
+
+
+def test_results_are_a_json_list_with_a_record_a_line() -> None:
+    records = [judged({"seed": seed}, "all", said([61, 65]), 60) for seed in (1, 2, 3)]
+    text = lines(records)
+
+    assert orjson.loads(text) == records
+    assert len(text.splitlines()) == len(records) + 2

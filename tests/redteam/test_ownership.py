@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mantlet.data import Images
-from redteam import ownership
+from redteam import measures, ownership
 from redteam.learning import Transfer
 from redteam.ownership import RATES, THIEVES, USUAL, Case, House, Size, Thief
 from serving.victims.torch import TorchVictim
@@ -62,7 +62,7 @@ def test_a_voting_thief_asks_five_copies_of_a_fifth_and_a_moving_one_moves_them(
 
 def test_suspected_clients_alone_are_marked(house: House) -> None:
     rows = house.test.inputs
-    clean = ownership.predicted(house.victim, rows)
+    clean = measures.clean(house.victim, rows)
     marked = ownership.answered(house.victim, ownership.marking(0.3, b"a key of the tests"), rows)
     quiet = ownership.answered(house.victim, ownership.marking(0.0, b"a key of the tests"), rows)
 

@@ -5,9 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mantlet.plugin import Defense
+from mantlet.types import Kind, Prediction, Query
 from redteam.attacks.attack import Attack, Loot
-from redteam.learning import Means, Training
+from redteam.learning import Means, Training, Transfer
 from redteam.oracle import Refused
+from redteam.treatments.shadows import Shadows
+from tests.helpers import SETUP
 
 SHORT = Training(steps=80, batch=32)
 QUICK = Training(steps=1)
@@ -68,3 +72,23 @@ def agreement(loot: Loot, answer: Callable[[Tensor], Tensor] = bands) -> float:
     with torch.inference_mode():
         same = loot.clone(test).argmax(dim=1) == answer(test).argmax(dim=1)
     return float(same.double().mean())
+
+
+def recovered(
+    treatment: type[Shadows], defense: Defense, *, rows: int = 400
+) -> tuple[torch.Tensor, ...]:
+    """Clean answers, what a defense makes of them, and what a treatment that knows it makes of that."""
+    inputs = pictures(rows)
+    clean = bands(inputs)
+    defense.load(SETUP)
+    prediction = Prediction(clean, Kind.PROBABILITIES, logits=clean.log())
+    defended = defense(prediction, Query(["thief"] * rows, inputs, 0.0), {}).values
+    undoes = treatment.model_validate({"defense": defense, "count": 1, "shadow": SHORT})
+    transfer = Transfer(inputs, defended)
+    back = undoes.apply(transfer, Means(inputs), torch.Generator().manual_seed(0))
+    return clean, defended, back.answers
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean L1 distance of rows."""
+    return float((one - other).abs().sum(dim=1).mean())
