@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mantlet.errors import ConfigError
 from mantlet.registry import describe, did_you_mean, load_entries
+from mantlet.translators import Superres
 
 GROUP = "mantlet.architectures"
 
@@ -108,7 +109,11 @@ class ResNet(nn.Module):
         return self.classify(self.embed(inputs))
 
 
-BUILTIN: Mapping[str, Callable[..., nn.Module]] = {"lenet": LeNet, "resnet": ResNet}
+BUILTIN: Mapping[str, Callable[..., nn.Module]] = {
+    "lenet": LeNet,
+    "resnet": ResNet,
+    "superres": Superres,
+}
 
 
 def known() -> dict[str, Callable[..., nn.Module]]:

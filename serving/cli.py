@@ -97,6 +97,9 @@ def keys_create(
         str, typer.Option(help="Whose key it is; all keys of a client count as one.")
     ],
     tier: Annotated[str, typer.Option(help="A tier of the config.")] = "default",
+    identity: Annotated[
+        str, typer.Option(help="Who pays for the client; defenses may count its clients as one.")
+    ] = "",
     config: Annotated[Path, typer.Option(help="The gateway's config.")] = Path("mantlet.yaml"),
     json_: JsonOption = False,
 ) -> None:
@@ -111,7 +114,8 @@ def keys_create(
     settings.require_tier(loaded, tier)
     events = build.open_events(loaded, wall_clock)
     events.begin()  # what cannot be told is not done
-    text, key = KeyFile(build.keys_path(loaded)).create(client, tier, wall_clock())
+    keys = KeyFile(build.keys_path(loaded))
+    text, key = keys.create(client, tier, wall_clock(), identity=identity)
     who = client_id(build.secret_of(loaded), client)
     events.write(KeyCreated(client=who, name=client, tier=tier, key_id=key.id))
     if json_:
@@ -348,6 +352,7 @@ def train(
     from defenses.ini.recipe import IniRecipe
     from mantlet.training import Progress as Step
     from mantlet.training import Recipe
+    from mantlet.translation_training import TranslateRecipe
     from serving import training
 
     plan = training.load(recipe)
@@ -362,6 +367,8 @@ def train(
             report = training.train_classifier(plan, data, device, output, show)
         elif isinstance(plan, IniRecipe):
             report = training.train_ini(plan, data, foreign, output, show)
+        elif isinstance(plan, TranslateRecipe):
+            report = training.train_translate(plan, data, output, show)
         else:
             report = training.train_foreign(plan, data, foreign, unseen, output, show)
     for line in report:

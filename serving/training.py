@@ -7,18 +7,25 @@ import torch
 
 from defenses.ini import making
 from defenses.ini.recipe import IniRecipe
-from mantlet import foreign_training, training, weights
+from mantlet import foreign_training, training, translation_training, weights
 from mantlet.data import Images, load_images
 from mantlet.errors import ConfigError
 from mantlet.foreign_training import FALSE_ALARMS, ForeignRecipe
 from mantlet.registry import did_you_mean
 from mantlet.training import Progress, Recipe
+from mantlet.translation_training import TranslateRecipe
+
+AnyRecipe = Recipe | ForeignRecipe | IniRecipe | TranslateRecipe
 
 
-def load(recipe: Path) -> Recipe | ForeignRecipe | IniRecipe:
+def load(recipe: Path) -> AnyRecipe:
     """The recipe of any kind; raises `ConfigError`."""
-    kinds: dict[str, type[Recipe | ForeignRecipe | IniRecipe]]
-    kinds = {"": Recipe, "foreign": ForeignRecipe, "ini": IniRecipe}
+    kinds: dict[str, type[AnyRecipe]] = {
+        "": Recipe,
+        "foreign": ForeignRecipe,
+        "ini": IniRecipe,
+        "translate": TranslateRecipe,
+    }
     kind = training.kind_of(recipe)
     if kind not in kinds:
         raise ConfigError(
@@ -87,6 +94,27 @@ def train_foreign(
             f"flagged at {FALSE_ALARMS:.0%} of benign rows: {family} ({known}): {caught:.3f}"
         )
     return lines
+
+
+def train_translate(
+    plan: TranslateRecipe,
+    data: Path,
+    output: Path | None,
+    progress: Callable[[Progress], None],
+) -> list[str]:
+    """Train a network from pictures to pictures, and lay a sample sheet beside it; returns what to tell."""
+    target = output or plan.output
+    pairs = translation_training.load_pairs(plan, data, "train")
+    network = translation_training.fit(plan, pairs, progress=progress)
+    recorded = plan.model_dump_json(exclude={"output"})
+    weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})
+    test = translation_training.load_pairs(plan, data, "test")
+    quality = translation_training.psnr(
+        translation_training.translated(network, test.given), test.wanted
+    )
+    sheet = target.with_suffix(".png")
+    translation_training.sheet(network, test).save(sheet)
+    return [f"weights: {target}", f"test PSNR: {quality:.2f} dB", f"samples: {sheet}"]
 
 
 def _families(paths: Sequence[Path], split: str) -> dict[str, Images]:

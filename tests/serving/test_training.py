@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from defenses.ini.recipe import IniRecipe
 from mantlet import weights
@@ -13,6 +14,7 @@ from mantlet.errors import ConfigError
 from mantlet.foreign_training import ForeignRecipe
 from mantlet.foreignness import Foreignness
 from mantlet.training import Progress, Recipe
+from mantlet.translation_training import TranslateRecipe
 from serving import training
 
 FOREIGN = {"kind": "foreign", "rows": 200, "holdout": 100, "components": 8, "epochs": 1}
@@ -101,3 +103,21 @@ def test_without_foreign_pictures_nothing_is_trained(tmp_path: Path, digits: Ima
     with pytest.raises(ConfigError, match="foreign pictures are missing"):
         training.train_foreign(plan, data, [], [], None, lambda _: None)
     assert not (tmp_path / "own.safetensors").exists()
+
+
+def test_a_translator_is_reported_by_its_quality_beside_a_sheet_of_samples(
+    tmp_path: Path, digits: Images
+) -> None:
+    plan = {"kind": "translate", "settings": {"width": 4}, "steps": 20, "output": "t.safetensors"}
+    recipe = tmp_path / "t.yaml"
+    recipe.write_text(yaml.safe_dump(plan))
+    data = written(tmp_path / "d.npz", x_train=digits.x[:100], x_test=digits.x[100:140])
+    loaded = training.load(recipe)
+    assert isinstance(loaded, TranslateRecipe)
+    report = training.train_translate(loaded, data, None, lambda _: None)
+
+    assert report[0] == f"weights: {tmp_path / 't.safetensors'}"
+    assert report[1].startswith("test PSNR: ")
+    assert weights.metadata(tmp_path / "t.safetensors")["data"] == weights.fingerprint(data)
+    with Image.open(tmp_path / "t.png") as sheet:
+        assert sheet.size == (8 * 28, 3 * 28)
