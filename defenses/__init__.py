@@ -11,7 +11,7 @@ from defenses.modelguard_w import ModelGuardW
 from defenses.reverse_sigmoid import ReverseSigmoid
 from defenses.rounding import Rounding
 from defenses.top_k import TopK
-from mantlet.plugin import Defense
+from mantlet.plugin import Defense, InputDefense
 from mantlet.registry import discover
 
 GROUP = "mantlet.defenses"
@@ -29,7 +29,15 @@ BUILTIN: tuple[type[Defense], ...] = (
     TopK,
 )
 
+INPUT_GROUP = "mantlet.input_defenses"
+INPUTS: tuple[type[InputDefense], ...] = ()
+
 
 def known() -> dict[str, type[Defense]]:
     """Built-in defenses and those of the entry-point group ``mantlet.defenses``, by type."""
     return discover(BUILTIN, GROUP, Defense)  # type: ignore[type-abstract]  # only isinstance is asked
+
+
+def known_inputs() -> dict[str, type[InputDefense]]:
+    """Built-in input defenses and those of the entry-point group ``mantlet.input_defenses``, by type."""
+    return discover(INPUTS, INPUT_GROUP, InputDefense)  # type: ignore[type-abstract]  # as above

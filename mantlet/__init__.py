@@ -10,11 +10,12 @@ from mantlet.plugin import (
     Calibration,
     Defense,
     EvidenceDetector,
+    InputDefense,
     Plugin,
     Setup,
     ThresholdDetector,
 )
-from mantlet.types import InputSpec, Kind, Prediction, Query, Released, Signal, State, Victim
+from mantlet.types import InputSpec, Kind, Prediction, Query, Released, Signal, State, Task, Victim
 
 __version__ = _version("mantlet")
 
@@ -22,6 +23,7 @@ __all__ = [
     "Calibration",
     "Defense",
     "EvidenceDetector",
+    "InputDefense",
     "InputSpec",
     "Kind",
     "MantletError",
@@ -32,6 +34,7 @@ __all__ = [
     "Setup",
     "Signal",
     "State",
+    "Task",
     "ThresholdDetector",
     "Victim",
 ]

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from mantlet import simplex
 from mantlet.errors import PluginError
-from mantlet.types import Kind, Prediction, Query, Signal, State, rows_by_client
+from mantlet.types import (
+    Kind,
+    Prediction,
+    Query,
+    Signal,
+    State,
+    Task,
+    Victim,
+    rows_by_client,
+)
 
 Calibration = Mapping[str, np.ndarray]
 """What a detector learned of benign traffic: named arrays."""
@@ -23,7 +32,8 @@ Calibration = Mapping[str, np.ndarray]
 class Setup:
     """What a plug-in may use when it loads: device, the gateway's secret, its own calibration.
 
-    ``shape`` of a row and number of ``classes`` are those of the victim; empty and 0 where it is not known.
+    ``shape`` of a row and number of ``classes`` are those of the ``victim``; empty and 0 where it is not
+    known. ``model`` is the name under which it is served.
     """
 
     device: torch.device
@@ -31,6 +41,8 @@ class Setup:
     calibration: Calibration | None = None
     shape: tuple[int, ...] = ()
     classes: int = 0
+    victim: Victim | None = None
+    model: str = ""
 
 
 class Plugin(BaseModel):
@@ -113,13 +125,46 @@ class Defense(Plugin, ABC):
                 f" for {before.kind} {tuple(before.values.shape)}"
             )
         if after.kind is not Kind.PROBABILITIES:
-            finite = bool(torch.isfinite(after.values).all())
-            return None if finite else "returned values that are not finite"
+            if not bool(torch.isfinite(after.values).all()):
+                return "returned values that are not finite"
+            low, high = (float(v) for v in after.values.aminmax())
+            if after.kind is Kind.IMAGES and (low < 0 or high > 1):
+                return f"returned pixels from {low:.3g} to {high:.3g}; wanted 0 to 1"
+            return None
         if not simplex.on_simplex(after.values):
             return "returned rows that are no probabilities"
         if self.keeps_top1 and not simplex.same_top1(after.values, before.values):
             return "declares that it keeps the top class and changed it"
         return None
+
+
+class InputDefense(Plugin, ABC):
+    """Changes what the victim is asked, for every client alike, vectorised and without memory.
+
+    A subclass writes ``rewrite``: rows of the same shape, each a function of the secret, its client's
+    identity and the row alone, so that a repeated query gets the same answer. Detectors see the rows
+    as they were asked, and the victim's answer to what it was asked in their place.
+    """
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.GENERATE})
+
+    @abstractmethod
+    def rewrite(self, query: Query) -> Tensor:
+        """(B, *shape) float32 in place of ``query.inputs``, which is not written to."""
+
+    @final
+    def __call__(self, query: Query) -> Query:
+        try:
+            inputs = self.rewrite(query)
+        except Exception as error:  # any failure of a plug-in is the same failure
+            raise PluginError(
+                f"input defense '{self.name}' raised {type(error).__name__}"
+            ) from error
+        if not isinstance(inputs, Tensor) or inputs.shape != query.inputs.shape:
+            raise PluginError(f"input defense '{self.name}' returned rows of another shape")
+        if not bool(torch.isfinite(inputs).all()):
+            raise PluginError(f"input defense '{self.name}' returned values that are not finite")
+        return replace(query, inputs=inputs)
 
 
 class RememberingDefense(Defense):

@@ -24,20 +24,56 @@ class Kind(StrEnum):
     ATTRIBUTIONS = "attributions"
 
 
+class Task(StrEnum):
+    """What a model does: ``CLASSIFY`` answers probabilities; the others answer pictures.
+
+    ``GENERATE`` makes them of latents (B, D), ``TRANSLATE`` of pictures (B, C, H, W).
+    """
+
+    CLASSIFY = "classify"
+    GENERATE = "generate"
+    TRANSLATE = "translate"
+
+    @property
+    def kind(self) -> Kind:
+        """What its predictions are."""
+        return Kind.PROBABILITIES if self is Task.CLASSIFY else Kind.IMAGES
+
+
+OPEN = -1
+"""An axis whose length the rows decide."""
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """Shape of one row (without the batch axis), the closed range of its values, its name on the wire."""
+    """Shape of one row (without the batch axis), the closed range of its values, its name on the wire.
+
+    An axis of `OPEN` takes any length. ``max_norm`` bounds the Euclidean norm of a row.
+    """
 
     shape: tuple[int, ...]
     low: float | None = None
     high: float | None = None
     name: str = "input"
     datatype: str = "FP32"
+    max_norm: float | None = None
 
     @property
     def size(self) -> int:
-        """Numbers in one row."""
+        """Numbers in one row of a fixed shape."""
         return math.prod(self.shape)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows may have several shapes."""
+        return OPEN in self.shape
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a row may have this shape."""
+        return len(shape) == len(self.shape) and all(
+            length > 0 and axis in (length, OPEN)
+            for axis, length in zip(self.shape, shape, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +81,15 @@ class Query:
     """Rows of many clients: ``inputs`` is (B, *shape), ``clients[i]`` sent row i, ``at`` is in seconds.
 
     A client is a keyed hash of its name or address, never a key and never a bare address.
-    ``tiers[i]`` is the tier of row i's client; without tiers all are of the default tier.
+    ``tiers[i]`` is the tier of row i's client; without tiers all are of the default tier. ``identities[i]``
+    is who pays for that client, several clients perhaps; without identities each client is its own.
     """
 
     clients: Sequence[str]
     inputs: Tensor
     at: float
     tiers: Sequence[str] = ()
+    identities: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +97,7 @@ class Prediction:
     """A model's answer to every row of a query.
 
     ``logits`` (B, C) and ``features`` (B, D) are there when the victim shows them; detectors read
-    them, and the release step drops them.
+    them, and the release step drops them. Features of pictures are pooled thumbnails.
     """
 
     values: Tensor
@@ -110,10 +148,13 @@ class Victim(Protocol):
 
     ``fingerprint`` identifies the weights (SHA-256 in hex); calibrations are bound to it.
     ``output`` is the name of the answer on the wire, ``version`` that of the model there.
-    ``concurrency`` is how many predictions may be under way at once. ``trained_with`` says how the
+    ``output_shape`` is that of one answer, with axes of `OPEN` where the input decides; ``classes`` is 0
+    for pictures. ``concurrency`` is how many predictions may be under way at once. ``trained_with`` says how the
     weights were made to resist, or nothing.
     """
 
+    @property
+    def task(self) -> Task: ...
     @property
     def kind(self) -> Kind: ...
     @property
@@ -124,6 +165,8 @@ class Victim(Protocol):
     def version(self) -> str: ...
     @property
     def concurrency(self) -> int: ...
+    @property
+    def output_shape(self) -> tuple[int, ...]: ...
     @property
     def classes(self) -> int: ...
     @property

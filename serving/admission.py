@@ -39,12 +39,14 @@ class Client:
     """Whoever asks: ``id`` is a keyed hash of the name, by which memories and logs know the client.
 
     ``tier`` decides its limits, ``judged_as`` its levels: the tier, or that of the allow list.
+    ``identity`` is a keyed hash too, of who pays for it.
     """
 
     id: str
     name: str
     tier: str
     judged_as: str = "default"
+    identity: str = ""
 
 
 class Admission:
@@ -70,14 +72,14 @@ class Admission:
         self._counters = counters
         self._tiers = tiers
         self._overall = overall
-        self._clients: dict[tuple[str, str], Client] = {}
+        self._clients: dict[tuple[str, str, str], Client] = {}
         self._known_limits: dict[tuple[str, str], tuple[tuple[Limit, ...], tuple[Limit, ...]]] = {}
 
     def identify(self, credential: str | None, address: str, now: float) -> Client:
         """The client behind a credential or, in open mode, behind an address; 401 or 403 otherwise."""
         key = self._keys.find(credential, now) if credential else None
         if key is not None:
-            client = self._client(key.client, key.tier)
+            client = self._client(key.client, key.tier, key.identity)
         elif credential:
             raise RequestError(
                 401,
@@ -98,28 +100,32 @@ class Admission:
             raise RequestError(403, "this client is denied; ask the operator", reason="denied")
         return client
 
-    def _client(self, name: str, tier: str) -> Client:
-        known = self._clients.get((name, tier))
+    def _client(self, name: str, tier: str, identity: str = "") -> Client:
+        known = self._clients.get((name, tier, identity))
         if known is None:
             if len(self._clients) >= KEPT:
                 self._clients.clear()
             held = tier if tier in self._tiers else "default"
             own = client_id(self._secret, name)
             allowed = name in self._identity.allow or own in self._identity.allow
-            known = Client(own, name, held, ALLOWED if allowed else held)
-            self._clients[name, tier] = known
+            paid_by = client_id(self._secret, identity) if identity else own
+            known = Client(own, name, held, ALLOWED if allowed else held, paid_by)
+            self._clients[name, tier, identity] = known
         return known
 
     def known(self) -> dict[str, Client]:
         """Clients by id: the owners of keys in force, and those that this process has seen."""
-        owners = {(key.client, key.tier) for key in self._keys.all() if not key.revoked}
+        owners = {
+            (key.client, key.tier, key.identity) for key in self._keys.all() if not key.revoked
+        }
         return {c.id: c for c in [*self._clients.values(), *(self._client(*o) for o in owners)]}
 
     def set_tier(self, client: Client, tier: str) -> bool:
         """Give all keys of a client another tier; whether it has any."""
         if not self._keys.set_tier(client.name, tier):
             return False
-        self._clients.pop((client.name, client.tier), None)
+        for held in [k for k, known in self._clients.items() if known.id == client.id]:
+            del self._clients[held]
         return True
 
     def _limits(self, client: Client) -> tuple[tuple[Limit, ...], tuple[Limit, ...]]:

@@ -11,6 +11,7 @@ import torch
 
 from mantlet.errors import ConfigError
 from mantlet.plugin import Calibration, Setup
+from mantlet.types import Kind
 from serving import budget, calibration
 from serving.admission import Admission
 from serving.events.log import EventLog
@@ -137,19 +138,50 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
                 remedy="run: mantlet calibrate CONFIG --benign FILE",
             )
     victim = model.victim
-    setup = Setup(device, secret, shape=victim.input.shape, classes=victim.classes)
-    for defense in model.defenses:
-        defense.load(setup)
+    _check_kinds(name, model)
+    setup = Setup(
+        device,
+        secret,
+        shape=victim.input.shape,
+        classes=victim.classes,
+        victim=victim,
+        model=name,
+    )
+    for plugin in (*model.defenses, *model.input_defenses):
+        plugin.load(setup)
     return Pipeline(
         model.victim,
         model.detectors,
         model.defenses,
+        input_defenses=model.input_defenses,
         levels=budget.sized(model),
         alpha=model.alpha,
         secret=secret,
         shadow=model.shadow,
         answer=model.answer,
     )
+
+
+def _check_kinds(name: str, model: Model) -> None:
+    """Raise `ConfigError` for defenses of other answers than the victim's."""
+    victim = model.victim
+    for defense in model.defenses:
+        if victim.kind not in defense.kinds:
+            raise ConfigError(
+                f"models.{name}: defense '{defense.name}' is for {', '.join(sorted(defense.kinds))}, and"
+                f" the victim answers {victim.kind}; remove it"
+            )
+    for rewriting in model.input_defenses:
+        if victim.task not in rewriting.tasks:
+            raise ConfigError(
+                f"models.{name}: input defense '{rewriting.name}' is for models that"
+                f" {', '.join(sorted(rewriting.tasks))}, and this one is there to {victim.task}; remove it"
+            )
+    if model.answer == "labels" and victim.kind is not Kind.PROBABILITIES:
+        raise ConfigError(
+            f"models.{name}: answer 'labels' is for classifiers, and this model is there to"
+            f" {victim.task}; remove it"
+        )
 
 
 def _calibrations(name: str, model: Model) -> Mapping[str, Calibration]:

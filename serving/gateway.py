@@ -184,8 +184,12 @@ class Gateway:
         """A micro-batch; where it fails it is halved, so that one client's rows close no other's answer.
 
         Nothing was remembered of a batch that failed, so its halves count once. What is slow to fail is
-        not asked again: a victim that timed out, or one far away.
+        not asked again: a victim that timed out, or one far away. Rows of several shapes cannot go
+        through the model together.
         """
+        shapes = {job.inputs.shape[1:] for job in jobs} if self.input.is_open else ()
+        if len(shapes) > 1:
+            return self._work_by_shape(jobs)
         try:
             return self._answers(jobs)
         except (PluginError, VictimError) as error:
@@ -194,6 +198,16 @@ class Gateway:
                 return [error] * len(jobs)
         half = len(jobs) // 2
         return self._work(jobs[:half]) + self._work(jobs[half:])
+
+    def _work_by_shape(self, jobs: Sequence[Job]) -> list[Released | Exception]:
+        """A micro-batch of several shapes, one shape after the other."""
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, job in enumerate(jobs):
+            places.setdefault(job.inputs.shape[1:], []).append(place)
+        answers: dict[int, Released | Exception] = {}
+        for own in places.values():
+            answers |= zip(own, self._work([jobs[place] for place in own]), strict=True)
+        return [answers[place] for place in range(len(jobs))]
 
     def _answers(self, jobs: Sequence[Job]) -> list[Released | Exception]:
         """A micro-batch, in a thread of the batcher: one forward pass, one fold, one answer a job."""
@@ -205,7 +219,16 @@ class Gateway:
         tiers = [
             job.client.judged_as for job, size in zip(jobs, sizes, strict=True) for _ in range(size)
         ]
-        query = Query(clients, torch.from_numpy(inputs), self._clock(), tiers)
+        identities = (
+            [
+                job.client.identity
+                for job, size in zip(jobs, sizes, strict=True)
+                for _ in range(size)
+            ]
+            if self.pipeline.input_defenses
+            else ()
+        )
+        query = Query(clients, torch.from_numpy(inputs), self._clock(), tiers, identities)
         stages = _Stages(self._seen.stages)
         prediction = self.pipeline.predict(query)
         stages.end("predict")

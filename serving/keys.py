@@ -22,7 +22,10 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is kept of a key: ``digest`` is the SHA-256 in hex, ``created`` seconds since 1970."""
+    """What is kept of a key: ``digest`` is the SHA-256 in hex, ``created`` seconds since 1970.
+
+    ``identity`` names who pays for the client; without one the client pays for itself.
+    """
 
     id: str
     client: str
@@ -30,6 +33,7 @@ class Key:
     digest: str
     created: float
     revoked: bool = False
+    identity: str = ""
 
 
 class KeyFile:
@@ -68,15 +72,16 @@ class KeyFile:
                 " create the keys anew"
             ) from error
 
-    def create(self, client: str, tier: str, now: float) -> tuple[str, Key]:
+    def create(self, client: str, tier: str, now: float, *, identity: str = "") -> tuple[str, Key]:
         """A new key; the text is returned once and not kept."""
-        if not client.strip() or len(client) > LONGEST_NAME or not client.isprintable():
-            raise ConfigError(
-                f"client name {client[:40]!a} has {len(client)} characters; give 1 to {LONGEST_NAME},"
-                " all of them printable"
-            )
+        for what, name in (("client", client), ("identity", identity or client)):
+            if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+                raise ConfigError(
+                    f"{what} name {name[:40]!a} has {len(name)} characters; give 1 to {LONGEST_NAME},"
+                    " all of them printable"
+                )
         text = PREFIX + secrets.token_urlsafe(32)
-        key = Key(secrets.token_hex(4), client, tier, digest_of(text), now)
+        key = Key(secrets.token_hex(4), client, tier, digest_of(text), now, identity=identity)
         with self._alone():
             self._write([*self.all(), key])
         return text, key

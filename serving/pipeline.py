@@ -14,8 +14,10 @@ from torch import Tensor
 
 from mantlet import simplex
 from mantlet.errors import PluginError, VictimError
-from mantlet.plugin import Defense, Detector, RememberingDefense
+from mantlet.plugin import Defense, Detector, InputDefense, RememberingDefense
 from mantlet.types import (
+    OPEN,
+    InputSpec,
     Kind,
     Prediction,
     Query,
@@ -57,6 +59,7 @@ class Pipeline:
         detectors: Sequence[Detector] = (),
         defenses: Sequence[Defense] = (),
         *,
+        input_defenses: Sequence[InputDefense] = (),
         levels: Sequence[Level] = (),
         alpha: float = 1e-6,
         secret: bytes = b"",
@@ -66,6 +69,7 @@ class Pipeline:
         self.victim = victim
         self.detectors = tuple(detectors)
         self.defenses = tuple(defenses)
+        self.input_defenses = tuple(input_defenses)
         everything = Level(name="all", defenses=tuple(d.name for d in defenses))
         self.policy = Policy(tuple(levels) or (everything,), shadow)
         self.alpha = alpha
@@ -83,8 +87,11 @@ class Pipeline:
 
     def predict(self, query: Query) -> Prediction:
         """One forward pass, checked: a victim that answers nonsense answers nothing."""
+        asked = query
+        for defense in self.input_defenses:
+            asked = defense(asked)
         try:
-            prediction = self.victim.predict(query.inputs)
+            prediction = self.victim.predict(asked.inputs)
         except VictimError:
             raise
         except Exception as error:  # whatever a model raises, it gives no answer
@@ -93,11 +100,10 @@ class Pipeline:
             kind = getattr(prediction, "kind", type(prediction).__name__)
             raise VictimError(f"the victim answered {kind}; wanted {self.victim.kind}")
         rows, values = len(query.clients), prediction.values
-        classes = (self.victim.classes,) if prediction.kind is Kind.PROBABILITIES else ()
-        if values.shape[: 1 + len(classes)] != (rows, *classes):
+        wanted = self.victim.output_shape
+        if values.shape[:1] != (rows,) or not InputSpec((OPEN, *wanted)).takes(tuple(values.shape)):
             raise VictimError(
-                f"the victim answered {tuple(values.shape)} to {rows} rows;"
-                f" wanted {(rows, *classes)}"
+                f"the victim answered {tuple(values.shape)} to {rows} rows; wanted {(rows, *wanted)}"
             )
         if prediction.kind is Kind.PROBABILITIES:
             if not simplex.on_simplex(values):
@@ -220,7 +226,8 @@ def _select(
     )
     kept = rows.tolist()
     clients, tiers = [query.clients[i] for i in kept], [query.tiers[i] for i in kept if query.tiers]
-    asked = Query(clients, query.inputs[rows], query.at, tiers)
+    identities = [query.identities[i] for i in kept if query.identities]
+    asked = Query(clients, query.inputs[rows], query.at, tiers, identities)
     heard = {n: Signal(s.suspicion[rows], s.alarm[rows], s.reason) for n, s in signals.items()}
     return part, asked, heard
 

@@ -22,7 +22,7 @@ import defenses
 import detectors
 from mantlet import registry
 from mantlet.errors import ConfigError
-from mantlet.plugin import Defense, Detector, Plugin
+from mantlet.plugin import Defense, Detector, InputDefense, Plugin
 from serving import victims
 from serving.campaigns import Search
 from serving.drift import Watch
@@ -65,6 +65,12 @@ def _path(value: object, info: ValidationInfo) -> object:
 FilePath = Annotated[Path, BeforeValidator(_path)]
 AnyDefense = Annotated[
     Defense, BeforeValidator(lambda v, info: _plugin(v, dict(defenses.known()), "defense", info))
+]
+AnyInputDefense = Annotated[
+    InputDefense,
+    BeforeValidator(
+        lambda v, info: _plugin(v, dict(defenses.known_inputs()), "input defense", info)
+    ),
 ]
 AnyDetector = Annotated[
     Detector, BeforeValidator(lambda v, info: _plugin(v, dict(detectors.known()), "detector", info))
@@ -170,6 +176,8 @@ class Model(Section):
     """What watches the clients."""
     defenses: tuple[AnyDefense, ...] = ()
     """What may change answers, in the order in which they run."""
+    input_defenses: tuple[AnyInputDefense, ...] = ()
+    """What changes the rows that the model is asked, of everybody and always, in order."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 1e-6
     """Of how many honest clients at most one is ever accused: 1e-6 is one in a million."""
     policy: tuple[Level, ...] = ()
@@ -189,7 +197,10 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Model":
-        for what, plugins in (("defense", self.defenses), ("detector", self.detectors)):
+        for what, plugins in (
+            ("defense", (*self.defenses, *self.input_defenses)),
+            ("detector", self.detectors),
+        ):
             _refuse_repeats(what, [p.name for p in plugins])
         for detector in self.detectors:
             if detector.name in TAKEN or detector.name.startswith(ANSWERED):

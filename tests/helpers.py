@@ -12,7 +12,7 @@ from pydantic import PrivateAttr
 from torch import Tensor
 
 from mantlet.plugin import Defense, EvidenceDetector, Setup, ThresholdDetector
-from mantlet.types import InputSpec, Kind, Prediction, Query, Signal, State
+from mantlet.types import InputSpec, Kind, Prediction, Query, Signal, State, Task
 
 Fold = Callable[[State, np.ndarray, float], tuple[State, np.ndarray, np.ndarray]]
 SETUP = Setup(torch.device("cpu"), b"a secret of the tests")
@@ -30,13 +30,13 @@ class TinyVictim:
         self._matrix = sharpness * torch.randn(
             classes, size, generator=generator, dtype=torch.float64
         )
-        self.kind = Kind.PROBABILITIES
+        self.task, self.kind = Task.CLASSIFY, Kind.PROBABILITIES
         self.input = InputSpec((1, 4, 4), 0.0, 1.0)
         self.output = "probabilities"
         self.version = "1"
         self.concurrency = 1
         self.trained_with = ""
-        self.classes = classes
+        self.classes, self.output_shape = classes, (classes,)
         self.fingerprint = hashlib.sha256(self._matrix.numpy().tobytes()).hexdigest()
         self.batches: list[int] = []
         self.closed = False

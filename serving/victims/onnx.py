@@ -14,9 +14,10 @@ from torch import Tensor
 from mantlet import simplex, weights
 from mantlet.errors import ConfigError, VictimError
 from mantlet.plugin import Setup
-from mantlet.types import InputSpec, Kind, Prediction
+from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
 from serving.victims import session
 from serving.victims.base import VictimPlugin
+from serving.victims.pictures import Tiling
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -28,9 +29,10 @@ LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]?[\x01-\x7f])")
 
 
 class OnnxVictim(VictimPlugin):
-    """Runs an ONNX classifier with one float32 input (rows first) and scores of shape (rows, classes).
+    """Runs an ONNX model with one float32 input (rows first): scores (rows, classes), or pictures.
 
-    ``output_name`` names the output, the first one where it is not given. ``scores`` says what it holds:
+    ``output_name`` names the output, the first one where it is not given. ``task`` says whether it makes
+    pictures. ``scores`` says what the output of a classifier holds:
     ``logits`` (also log-probabilities), ``probabilities``, or ``auto``, which looks at the answers to
     random inputs. ``features`` names an output (rows, D) for the detectors. ``input_shape`` is needed
     where the file leaves axes open. A file with a fixed batch size is run in pieces of that size.
@@ -46,14 +48,15 @@ class OnnxVictim(VictimPlugin):
     scores: Literal["auto", "logits", "probabilities"] = "auto"
     """What the output holds; ``auto`` tries it."""
     input_shape: tuple[PositiveInt, ...] = ()
-    """Shape of one row, where the file leaves axes open."""
+    """Shape of one row, where the file leaves axes open; a model that translates may leave its sides open."""
 
     _session: "onnxruntime.InferenceSession" = PrivateAttr()
     _outputs: list[str] = PrivateAttr()
     _batch: int | None = PrivateAttr(None)
     _logits: bool = PrivateAttr(True)
     _input: InputSpec = PrivateAttr()
-    _classes: int = PrivateAttr()
+    _tiling: Tiling | None = PrivateAttr(None)
+    _output_shape: tuple[int, ...] = PrivateAttr()
     _fingerprint: str = PrivateAttr()
 
     def load(self, setup: Setup) -> None:
@@ -62,14 +65,38 @@ class OnnxVictim(VictimPlugin):
         self._session = session.open_session(self.weights)
         self._outputs = self._wanted_outputs()
         self._input = self._read_input()
-        self._classes, self._logits = self._try_it()
+        answers = self._try_it()
+        if self.task is Task.CLASSIFY:
+            self._logits = self._has_logits(answers)
+            self._output_shape = (int(answers.shape[1]),)
+        else:
+            self._learn_pictures(answers)
+        scores = "logits" if self._logits else "probabilities"
         log.info(
             "victim_engine",
             victim=self.name,
             engine="onnxruntime",
             reason="an ONNX file",
-            scores="logits" if self._logits else "probabilities",
+            answers=scores if self.task is Task.CLASSIFY else "pictures",
         )
+
+    def _learn_pictures(self, answers: Tensor) -> None:
+        """What it makes of the rows it was tried on: shape, scale, and how large pictures go through."""
+        if answers.ndim != 4 or answers.shape[1] not in (1, 3):
+            raise ConfigError(
+                f"victim '{self.name}': output '{self._outputs[0]}' has shape {tuple(answers.shape)};"
+                " wanted pictures (rows, 1 or 3, H, W): name another with 'output_name'"
+            )
+        if self.task is Task.TRANSLATE:
+            scale = self.scale_of(self._probe_input(), answers)
+            self._tiling = self.tiling_of(self._input, scale)
+        sides = [OPEN if self._input.is_open else n for n in answers.shape[2:]]
+        self._output_shape = (int(answers.shape[1]), *sides)
+        self.predict(self.probe(1))  # pictures are finite, and tiles of the right size
+
+    def _probe_input(self) -> Tensor:
+        """Rows as the model takes them: of brightness alone where ``luma`` says so."""
+        return self.probe(4)[:, :1] if self.luma else self.probe(4)
 
     def _wanted_outputs(self) -> list[str]:
         found = {output.name: output.type for output in self._session.get_outputs()}
@@ -98,6 +125,8 @@ class OnnxVictim(VictimPlugin):
             )
         batch, *shape = inputs[0].shape or [None]
         self._batch = batch if isinstance(batch, int) else None
+        if self.task is Task.TRANSLATE and len(shape) == 3 and isinstance(shape[0], int):
+            shape = [shape[0], *(axis if isinstance(axis, int) else OPEN for axis in shape[1:])]
         known = all(isinstance(axis, int) for axis in shape)
         if not (known and shape) and not self.input_shape:
             raise ConfigError(
@@ -109,27 +138,32 @@ class OnnxVictim(VictimPlugin):
                 f"victim '{self.name}': input_shape {self.input_shape}, but '{self.weights}'"
                 f" takes {tuple(shape)}"
             )
-        return self.input_spec(self.input_shape or tuple(shape), inputs[0].name)
+        taken = self.shape_of_rows(self.input_shape or tuple(shape))
+        return self.input_spec(taken, inputs[0].name)
 
-    def _try_it(self) -> tuple[int, bool]:
-        """Number of classes, and whether the scores are logits, from the answers to random rows."""
-        rows = 4
+    def _try_it(self) -> Tensor:
+        """The answers to random rows, which must be finite."""
         try:
-            answers, _ = self._forward(self.probe(rows))
+            answers, _ = self._forward(self._probe_input())
         except VictimError as error:
             raise ConfigError(
                 f"victim '{self.name}': '{self.weights}': {error}; does input_shape fit?"
             ) from error
+        if not bool(torch.isfinite(answers).all()):
+            raise ConfigError(
+                f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
+                " damaged?"
+            )
+        return answers
+
+    def _has_logits(self, answers: Tensor) -> bool:
+        """Whether the scores of random rows are logits."""
+        rows = len(self.probe(4))
         if answers.ndim != 2 or len(answers) != rows or answers.shape[1] < 2:
             raise ConfigError(
                 f"victim '{self.name}': output '{self._outputs[0]}' has shape {tuple(answers.shape)}"
                 f" for {rows} rows; wanted ({rows}, classes), two classes or more: name another with"
                 " 'output_name'"
-            )
-        if not bool(torch.isfinite(answers).all()):
-            raise ConfigError(
-                f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
-                " damaged?"
             )
         already = simplex.on_simplex(answers)
         if self.scores == "probabilities" and not already:
@@ -137,11 +171,7 @@ class OnnxVictim(VictimPlugin):
                 f"victim '{self.name}': output '{self._outputs[0]}' holds no probabilities: a row"
                 f" sums to {float(answers[0].sum()):.3g}; set scores: logits"
             )
-        return int(answers.shape[1]), self.scores == "logits" or not already
-
-    @property
-    def kind(self) -> Kind:
-        return Kind.PROBABILITIES
+        return self.scores == "logits" or not already
 
     @property
     def input(self) -> InputSpec:
@@ -152,14 +182,19 @@ class OnnxVictim(VictimPlugin):
         return self._outputs[0]
 
     @property
-    def classes(self) -> int:
-        return self._classes
+    def output_shape(self) -> tuple[int, ...]:
+        return self._output_shape
 
     @property
     def fingerprint(self) -> str:
         return self._fingerprint
 
     def predict(self, inputs: Tensor) -> Prediction:
+        if self.task is not Task.CLASSIFY:
+            black_white = self.output_range or (0.0, 1.0)
+            return self.pictured(
+                inputs, lambda rows: self._forward(rows)[0], self._tiling, black_white
+            )
         scores, features = self._forward(inputs)
         if not self._logits:
             return Prediction(scores, Kind.PROBABILITIES, features=features)

@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,24 +15,25 @@ from torch import Tensor, nn
 from mantlet import architectures, weights
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
-from mantlet.types import InputSpec, Kind, Prediction
+from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
 from serving.victims import session
 from serving.victims.base import VictimPlugin, first_line
+from serving.victims.pictures import Tiling
 
 if TYPE_CHECKING:
     import onnxruntime
 
 log = structlog.get_logger(__name__)
-OUTPUTS = ["values", "logits", "features"]
+OUTPUTS = {Kind.PROBABILITIES: ["values", "logits", "features"], Kind.IMAGES: ["pictures"]}
 SAME_ANSWER = 1e-4
-"""Largest difference in any probability at which ONNX Runtime counts as giving the same answers."""
+"""Largest difference in any probability or pixel at which ONNX Runtime counts as giving the same answers."""
 
 
 class TorchVictim(VictimPlugin):
     """Runs a registered network; on a CPU through ONNX Runtime where that gives the same answers.
 
     ``engine_choice``: ``auto`` compares both at load on random inputs and takes ONNX Runtime when no
-    probability differs by more than 1e-4; ``torch`` always runs eagerly; ``onnx`` insists.
+    probability or pixel differs by more than 1e-4; ``torch`` always runs eagerly; ``onnx`` insists.
     """
 
     type: Literal["torch"] = "torch"
@@ -49,7 +51,10 @@ class TorchVictim(VictimPlugin):
     _network: nn.Module = PrivateAttr()
     _session: "onnxruntime.InferenceSession | None" = PrivateAttr(None)
     _input: InputSpec = PrivateAttr()
-    _classes: int = PrivateAttr()
+    _task: Task = PrivateAttr(Task.CLASSIFY)
+    _range: tuple[float, float] = PrivateAttr((0.0, 1.0))
+    _tiling: Tiling | None = PrivateAttr(None)
+    _output_shape: tuple[int, ...] = PrivateAttr()
     _device: torch.device = PrivateAttr()
     _fingerprint: str = PrivateAttr()
     _trained_with: str = PrivateAttr()
@@ -65,33 +70,62 @@ class TorchVictim(VictimPlugin):
                 " shape; set input_shape, such as [3, 32, 32]"
             )
         self._device = setup.device
-        self._network = _Shown(network).eval().to(setup.device)
-        self._input = self.input_spec(tuple(shape))
+        self._task = self._task_of(network)
+        shown = _Shown(network) if self.kind is Kind.PROBABILITIES else _Painting(network)
+        self._network = shown.eval().to(setup.device)
+        self._range = self.output_range or getattr(network, "output_range", self._range)
+        self._input = self.input_spec(self.shape_of_rows(tuple(shape)))
         self._fingerprint = weights.fingerprint(self.weights)
         self._trained_with = weights.metadata(self.weights).get("trained_with", "")
-        self._classes = self._probe_classes()
+        answer = self._probe_answer()
+        if self.task is Task.TRANSLATE:
+            scale = self.scale_of(self.probe(1), answer)
+            margin = getattr(network, "radius", None)
+            self._tiling = self.tiling_of(self._input, scale, margin)
+        sides = [OPEN if self._input.is_open else n for n in answer.shape[2:]]
+        self._output_shape = (int(answer.shape[1]), *sides)
         self._choose_engine()
 
-    def _probe_classes(self) -> int:
+    def _task_of(self, network: nn.Module) -> Task:
+        """What its architecture says; the config may say it where the architecture does not."""
+        told = getattr(network, "task", "")
+        if told and self.task_choice not in ("auto", told):
+            raise ConfigError(
+                f"victim '{self.name}': task '{self.task_choice}', but architecture"
+                f" '{self.architecture}' is there to {told}; remove 'task'"
+            )
+        return Task(told) if told else super().task
+
+    def _probe_answer(self) -> Tensor:
+        """What the network answers to one row, checked."""
         try:
-            answer = self._eager(self.probe(1))
+            answer = self._network(self.normalized(self._probe_input()).to(self._device))[0].cpu()
         except Exception as error:  # a network fails in its own way on rows it was not made for
             raise ConfigError(
                 f"victim '{self.name}': architecture '{self.architecture}' does not take rows of"
                 f" shape {self._input.shape}: {first_line(error)}; set input_shape"
             ) from error
-        shape = tuple(answer.values.shape)
-        if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
+        shape = tuple(answer.shape)
+        if self.task is Task.CLASSIFY and (len(shape) != 2 or shape[0] != 1 or shape[1] < 2):
             raise ConfigError(
                 f"victim '{self.name}': architecture '{self.architecture}' answers shape {shape} to"
                 " one row; wanted (1, classes), two classes or more"
             )
-        if not bool(torch.isfinite(answer.values).all()):
+        if self.task is not Task.CLASSIFY and (len(shape) != 4 or shape[1] not in (1, 3)):
+            raise ConfigError(
+                f"victim '{self.name}': architecture '{self.architecture}' answers shape {shape} to"
+                " one row; wanted (1, 1 or 3, H, W)"
+            )
+        if not bool(torch.isfinite(answer).all()):
             raise ConfigError(
                 f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
                 " damaged?"
             )
-        return shape[1]
+        return answer
+
+    def _probe_input(self) -> Tensor:
+        """One row as the network takes it: of brightness alone where ``luma`` says so."""
+        return self.probe(1)[:, :1] if self.luma else self.probe(1)
 
     def _choose_engine(self) -> None:
         reason = self._reason_for_eager()
@@ -114,7 +148,7 @@ class TorchVictim(VictimPlugin):
         if not session.installed():
             return "ONNX Runtime is not installed (pip install 'mantlet[onnx]')"
         try:
-            self._session = session.open_session(_export(self._network, self._input.shape))
+            self._session = session.open_session(self._exported())
             difference = max(self._difference(self.probe(rows)) for rows in (8, 1))
         except Exception as error:  # what cannot be exported still runs eagerly; the log says why
             return f"it cannot be exported: {first_line(error)}"
@@ -123,23 +157,24 @@ class TorchVictim(VictimPlugin):
         return None
 
     def _difference(self, inputs: Tensor) -> float:
-        """The largest difference in any probability between the engines; infinite for another shape."""
-        exported, eager = self._onnx(inputs).values, self._eager(inputs).values
+        """The largest difference in any value between the engines; infinite for another shape."""
+        exported = self._answer(inputs, self._onnx).values
+        eager = self._answer(inputs, self._eager).values
         if exported.shape != eager.shape:
             return math.inf
         return float((exported - eager).abs().nan_to_num(math.inf).max())
 
     @property
-    def kind(self) -> Kind:
-        return Kind.PROBABILITIES
+    def task(self) -> Task:
+        return self._task
 
     @property
     def input(self) -> InputSpec:
         return self._input
 
     @property
-    def classes(self) -> int:
-        return self._classes
+    def output_shape(self) -> tuple[int, ...]:
+        return self._output_shape
 
     @property
     def fingerprint(self) -> str:
@@ -154,18 +189,34 @@ class TorchVictim(VictimPlugin):
         return "onnxruntime" if self._session is not None else "torch"
 
     def predict(self, inputs: Tensor) -> Prediction:
-        return self._onnx(inputs) if self._session is not None else self._eager(inputs)
+        return self._answer(inputs, self._onnx if self._session is not None else self._eager)
+
+    def _answer(self, inputs: Tensor, engine: "_Engine") -> Prediction:
+        if self._task is Task.CLASSIFY:
+            return _prediction(*engine(inputs))
+        return self.pictured(inputs, lambda rows: engine(rows)[0], self._tiling, self._range)
 
     @torch.inference_mode()
-    def _eager(self, inputs: Tensor) -> Prediction:
+    def _eager(self, inputs: Tensor) -> Sequence[Tensor]:
         answers = self._network(self.normalized(inputs).to(self._device))
-        return _prediction(*(answer.cpu() for answer in answers))
+        return [answer.cpu() for answer in answers]
 
-    def _onnx(self, inputs: Tensor) -> Prediction:
+    def _onnx(self, inputs: Tensor) -> Sequence[Tensor]:
         assert self._session is not None
         rows = self.normalized(inputs).contiguous().numpy()
-        answers = session.run(self._session, OUTPUTS, "inputs", rows)
-        return _prediction(*map(torch.from_numpy, answers))
+        answers = session.run(self._session, OUTPUTS[self.kind], "inputs", rows)
+        return [torch.from_numpy(answer) for answer in answers]
+
+    def _exported(self) -> bytes:
+        """ONNX bytes of the network, with a free batch axis, and free sides where they are open."""
+        names = OUTPUTS[self.kind]
+        sides = {2: "height", 3: "width"} if self._input.is_open else {}
+        free = {name: {0: "rows", **sides} for name in ("inputs", *names)}
+        shown = self._probe_input()
+        return _export(self._network, torch.zeros(2, *shown.shape[1:]), names, free)
+
+
+_Engine = Callable[[Tensor], Sequence[Tensor]]
 
 
 class _Shown(nn.Module):
@@ -185,13 +236,26 @@ class _Shown(nn.Module):
         return torch.softmax(logits, dim=-1), logits, features.flatten(1).float()
 
 
+class _Painting(nn.Module):
+    """Wraps an architecture that makes pictures."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor]:
+        return (self.network(inputs).float(),)
+
+
 def _prediction(values: Tensor, logits: Tensor, features: Tensor) -> Prediction:
     shown = features if features.shape[1] else None
     return Prediction(values, Kind.PROBABILITIES, logits=logits, features=shown)
 
 
-def _export(network: nn.Module, shape: tuple[int, ...]) -> bytes:
-    """ONNX bytes of a network, with a free batch axis.
+def _export(
+    network: nn.Module, rows: Tensor, names: list[str], free: dict[str, dict[int, str]]
+) -> bytes:
+    """ONNX bytes of a network as it runs on ``rows``, with the axes that are ``free``.
 
     The TorchScript exporter: a fifth of a second and 35 MB, where the newer one takes 2.6 s and
     150 MB of a serving process (decision 006).
@@ -201,11 +265,11 @@ def _export(network: nn.Module, shape: tuple[int, ...]) -> bytes:
         warnings.simplefilter("ignore")  # torch announces that this exporter will go one day
         torch.onnx.export(
             network,
-            (torch.zeros(2, *shape),),
+            (rows,),
             buffer,  # type: ignore[arg-type]  # takes a buffer, types say a path
             dynamo=False,
             input_names=["inputs"],
-            output_names=OUTPUTS,
-            dynamic_axes={name: {0: "rows"} for name in ("inputs", *OUTPUTS)},
+            output_names=names,
+            dynamic_axes=free,
         )
     return buffer.getvalue()

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from mantlet.errors import ConfigError, VictimError, VictimTimeout
 from mantlet.plugin import Setup
-from mantlet.types import InputSpec, Kind, Prediction
+from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
 from serving.victims import answers
 from serving.victims.answers import DTYPES, ModelMetadata, TensorMetadata
 from serving.victims.base import VictimPlugin
+from serving.victims.pictures import Tiling
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class UpstreamVictim(VictimPlugin):
     """Sends each micro-batch of rows to ``url`` and checks what comes back.
 
     ``protocol`` v2 reads the model's metadata for its shapes; v1 has none, so ``input_shape`` and
-    ``classes`` must be set. ``scores`` says what the server answers. ``binary`` sends tensors in the
+    ``classes``, or ``output_shape`` of pictures, must be set. ``scores`` says what the server answers. ``binary`` sends tensors in the
     binary extension: ``auto`` when the server announces it. ``headers`` go with every request.
 
     A request is sent again only when no connection came about: the server cannot have seen it, so
@@ -82,6 +83,10 @@ class UpstreamVictim(VictimPlugin):
     """Shape of one row, where the server does not say it."""
     number_of_classes: PositiveInt | None = Field(None, alias="classes")
     """Number of classes, where the server does not say it."""
+    output_axes: tuple[int, ...] = Field((), alias="output_shape", max_length=3)
+    """Shape of one picture, where the server does not say it; -1 where the input decides."""
+    scale: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many times as large as the input are the pictures of a model that translates."""
     headers: Annotated[dict[str, SecretStr], AfterValidator(_sendable)] = Field(
         default_factory=dict
     )
@@ -154,20 +159,16 @@ class UpstreamVictim(VictimPlugin):
         return self.pool
 
     @property
-    def kind(self) -> Kind:
-        return Kind.PROBABILITIES
-
-    @property
     def input(self) -> InputSpec:
         return self._known.input
 
     @property
     def output(self) -> str:
-        return self._known.output or "probabilities"
+        return self._known.output or super().output
 
     @property
-    def classes(self) -> int:
-        return self._known.classes
+    def output_shape(self) -> tuple[int, ...]:
+        return self._known.output_shape
 
     @property
     def fingerprint(self) -> str:
@@ -175,18 +176,26 @@ class UpstreamVictim(VictimPlugin):
         return self._known.fingerprint
 
     def predict(self, inputs: Tensor) -> Prediction:
-        rows = self.normalized(inputs).contiguous().numpy()
-        ask = self._ask_v2 if self.protocol == "v2" else self._ask_v1
-        scores = torch.from_numpy(self._checked(self._call(ask(rows)), len(rows)))
+        if self.task is not Task.CLASSIFY:
+            black_white = self.output_range or (0.0, 1.0)
+            return self.pictured(inputs, self._answered, self._known.tiling, black_white)
+        scores = self._answered(inputs)
         if self.scores == "logits":
             return Prediction(torch.softmax(scores, dim=1), Kind.PROBABILITIES, logits=scores)
         return Prediction(scores, Kind.PROBABILITIES)
 
+    def _answered(self, inputs: Tensor) -> Tensor:
+        """(B, *output) float32 of rows, as the server says it."""
+        rows = self.normalized(inputs).contiguous().numpy()
+        ask = self._ask_v2 if self.protocol == "v2" else self._ask_v1
+        return torch.from_numpy(self._checked(self._call(ask(rows)), len(rows)))
+
     def _checked(self, answer: np.ndarray, rows: int) -> np.ndarray:
-        if answer.shape != (rows, self._known.classes):
+        wanted = InputSpec((OPEN, *self._known.output_shape))
+        if len(answer) != rows or not wanted.takes(answer.shape):
             raise VictimError(
                 f"upstream '{self.url}' answered shape {answer.shape} to {rows} rows,"
-                f" wanted ({rows}, {self._known.classes})"
+                f" wanted ({rows}, {', '.join(map(str, self._known.output_shape))})"
             )
         if not np.isfinite(answer).all():
             raise VictimError(f"upstream '{self.url}' answered values that are not finite")
@@ -200,9 +209,11 @@ class UpstreamVictim(VictimPlugin):
     async def _learn(self) -> "_Known":
         """Shapes and abilities, from the server's metadata and the settings."""
         if self.protocol == "v1":
-            if not self.input_shape or not self.number_of_classes:
+            told = self.number_of_classes if self.task is Task.CLASSIFY else self.output_axes
+            if not self.input_shape or not told:
+                what = "classes" if self.task is Task.CLASSIFY else "output_shape"
                 raise ConfigError(
-                    f"victim '{self.name}': protocol v1 has no metadata; set input_shape and classes"
+                    f"victim '{self.name}': protocol v1 has no metadata; set input_shape and {what}"
                 )
             identity = [self.protocol, self.model, self.model_version, self.input_shape]
             return _Known.of(self, ModelMetadata(), binary=False, identity=identity)
@@ -293,7 +304,8 @@ class _Known:
 
     input: InputSpec
     output: str
-    classes: int
+    output_shape: tuple[int, ...]
+    tiling: Tiling | None
     version: str
     binary: bool
     fingerprint: str
@@ -305,17 +317,11 @@ class _Known:
         tensor = _pick(metadata.inputs, victim.input_name, "input", victim)
         answer = _pick(metadata.outputs, victim.output_name, "output", victim)
         shape = victim.input_shape or tensor.shape[1:]
-        if not shape or any(axis < 1 for axis in shape):
+        sides = shape[1:] if victim.task is Task.TRANSLATE and len(shape) == 3 else ()
+        if not shape or any(axis < 1 for axis in shape[: len(shape) - len(sides)]):
             raise ConfigError(
                 f"victim '{victim.name}': the server leaves axes open: {list(shape)};"
                 " set input_shape, such as [1, 28, 28]"
-            )
-        served = answer.shape[-1] if answer.shape else -1
-        classes = victim.number_of_classes or (served if served > 1 else None)
-        if classes is None:
-            raise ConfigError(
-                f"victim '{victim.name}': the server does not say how many classes it answers;"
-                " set classes"
             )
         if tensor.datatype not in DTYPES:
             raise ConfigError(
@@ -323,14 +329,39 @@ class _Known:
                 f" {', '.join(DTYPES)}"
             )
         versions = metadata.versions or []
+        spec = victim.input_spec(
+            victim.shape_of_rows(shape), tensor.name or "input", tensor.datatype
+        )
         return cls(
-            victim.input_spec(shape, tensor.name or "input", tensor.datatype),
+            spec,
             answer.name,
-            classes,
+            _output_shape(victim, answer),
+            victim.tiling_of(spec, victim.scale) if victim.task is Task.TRANSLATE else None,
             versions[0] if len(versions) == 1 else "1",
             binary,
             hashlib.sha256(orjson.dumps(identity)).hexdigest(),
         )
+
+
+def _output_shape(victim: UpstreamVictim, answer: TensorMetadata) -> tuple[int, ...]:
+    """Of one answer, from the settings or else from the metadata."""
+    if victim.task is Task.CLASSIFY:
+        served = answer.shape[-1] if answer.shape else -1
+        classes = victim.number_of_classes or (served if served > 1 else None)
+        if classes is None:
+            raise ConfigError(
+                f"victim '{victim.name}': the server does not say how many classes it answers;"
+                " set classes"
+            )
+        return (classes,)
+    shape = victim.output_axes or answer.shape[1:]
+    fixed = shape[:1] if victim.task is Task.TRANSLATE else shape
+    if len(shape) != 3 or shape[0] not in (1, 3) or any(axis < 1 for axis in fixed):
+        raise ConfigError(
+            f"victim '{victim.name}': the server answers shape {list(shape)}, which is no picture; set"
+            " output_shape, such as [1, 28, 28]"
+        )
+    return shape
 
 
 def _pick(

@@ -151,7 +151,7 @@ def test_the_file_is_json_for_other_tools(keys: KeyFile) -> None:
     keys.create("acme", "paid", NOW)
     (entry,) = json.loads(keys.path.read_text())["keys"]
 
-    assert entry.keys() == {"id", "client", "tier", "digest", "created", "revoked"}
+    assert entry.keys() == {"id", "client", "tier", "digest", "created", "revoked", "identity"}
 
 
 def test_keys_made_at_the_same_moment_are_all_kept(keys: KeyFile) -> None:

@@ -479,7 +479,7 @@ def test_pictures_of_a_victim_must_be_finite() -> None:
         victim = Lying(
             lambda p: Prediction(torch.full((len(p.values), 1, 2, 2), value), Kind.IMAGES)
         )
-        victim.kind = Kind.IMAGES
+        victim.kind, victim.output_shape = Kind.IMAGES, (1, 2, 2)
         return victim
 
     assert Pipeline(pictures(0.5)).run(query(rows(2)), {}).released.kind is Kind.IMAGES
