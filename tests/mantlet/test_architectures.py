@@ -6,7 +6,10 @@ from mantlet import architectures
 from mantlet.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", sorted(architectures.BUILTIN))
+CLASSIFIERS = [name for name, made in architectures.BUILTIN.items() if not hasattr(made, "task")]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_network_maps_its_input_to_logits_through_its_features(name: str) -> None:
     network = architectures.build(name, {"classes": 7}).eval()
     inputs = torch.rand(3, *network.input_shape)  # type: ignore[arg-type, misc]
