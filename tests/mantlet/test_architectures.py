@@ -5,7 +5,6 @@ from torch import nn
 from mantlet import architectures
 from mantlet.errors import ConfigError
 
-
 CLASSIFIERS = [name for name, made in architectures.BUILTIN.items() if not hasattr(made, "task")]
 
 
