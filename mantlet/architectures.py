@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from mantlet.errors import ConfigError
+from mantlet.generators import DcganGenerator, MlpGenerator, WganGenerator
 from mantlet.registry import describe, did_you_mean, load_entries
 from mantlet.translators import Superres
 
@@ -110,9 +111,12 @@ class ResNet(nn.Module):
 
 
 BUILTIN: Mapping[str, Callable[..., nn.Module]] = {
+    "dcgan": DcganGenerator,
+    "gan_mlp": MlpGenerator,
     "lenet": LeNet,
     "resnet": ResNet,
     "superres": Superres,
+    "wgan": WganGenerator,
 }
 
 
