@@ -48,7 +48,8 @@ OPEN = -1
 class InputSpec:
     """Shape of one row (without the batch axis), the closed range of its values, its name on the wire.
 
-    An axis of `OPEN` takes any length. ``max_norm`` bounds the Euclidean norm of a row.
+    An axis of `OPEN` takes any length; ``max_pixels`` bounds what a picture of such a size may have.
+    ``max_norm`` bounds the Euclidean norm of a row.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +58,7 @@ class InputSpec:
     name: str = "input"
     datatype: str = "FP32"
     max_norm: float | None = None
+    max_pixels: int | None = None
 
     @property
     def size(self) -> int:

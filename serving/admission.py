@@ -14,6 +14,7 @@ from serving.settings import Identity, Tier
 from serving.stores.counters import Counters
 
 OVERALL = "overall"
+UNITS = ("requests", "rows", "pixels")
 KEPT = 100_000
 """Clients kept at hand; the others are worked out again when they come back."""
 
@@ -73,7 +74,7 @@ class Admission:
         self._tiers = tiers
         self._overall = overall
         self._clients: dict[tuple[str, str, str], Client] = {}
-        self._known_limits: dict[tuple[str, str], tuple[tuple[Limit, ...], tuple[Limit, ...]]] = {}
+        self._known_limits: dict[tuple[str, str], tuple[tuple[Limit, ...], ...]] = {}
 
     def identify(self, credential: str | None, address: str, now: float) -> Client:
         """The client behind a credential or, in open mode, behind an address; 401 or 403 otherwise."""
@@ -128,17 +129,17 @@ class Admission:
             del self._clients[held]
         return True
 
-    def _limits(self, client: Client) -> tuple[tuple[Limit, ...], tuple[Limit, ...]]:
-        """The client's rates and budgets, those that all clients share included."""
+    def _limits(self, client: Client) -> tuple[tuple[Limit, ...], ...]:
+        """The client's limits of requests, rows and pixels, those that all clients share included."""
         known = self._known_limits.get((client.id, client.tier))
         if known is None:
             if len(self._known_limits) >= KEPT:
                 self._known_limits.clear()
             mine, everybodys = self._tiers[client.tier], self._overall
-            known = (
-                _parse(mine.requests, "requests", client.id)
-                + _parse(everybodys.requests, "requests", OVERALL),
-                _parse(mine.rows, "rows", client.id) + _parse(everybodys.rows, "rows", OVERALL),
+            known = tuple(
+                _parse(getattr(mine, unit), unit, client.id)
+                + _parse(getattr(everybodys, unit), unit, OVERALL)
+                for unit in UNITS
             )
             self._known_limits[client.id, client.tier] = known
         return known
@@ -150,26 +151,34 @@ class Admission:
             rates += _parse(level.requests, "requests", f"{client.id}/{level.name}")
         self._charge(rates, 1, "rate")
 
-    def charge(self, client: Client, rows: int) -> float:
-        """Count rows against the budgets; 429 when they do not fit, and then none is charged.
+    def charge(self, client: Client, rows: int, pixels: int = 0) -> float:
+        """Count rows and pixels against the budgets; 429 when they do not fit, and then none is charged.
 
         Returns when that was, which `refund` wants to know.
         """
-        self._charge(self._limits(client)[1], rows, "budget")
+        _, of_rows, of_pixels = self._limits(client)
+        self._check(of_pixels, pixels, "budget")
+        self._charge(of_rows, rows, "budget")
+        self._charge(of_pixels, pixels, "budget")
         return self._counters.now()
 
-    def refund(self, client: Client, rows: int, charged_at: float) -> None:
-        """Give back the rows of an answer that never came, in the windows that they were charged to."""
-        for limit in self._limits(client)[1]:
-            self._counters.take_back(limit.key, limit.seconds, rows, charged_at)
+    def refund(self, client: Client, rows: int, charged_at: float, pixels: int = 0) -> None:
+        """Give back what an answer that never came has cost, in the windows that it was charged to."""
+        _, of_rows, of_pixels = self._limits(client)
+        for limits_of, cost in ((of_rows, rows), (of_pixels, pixels)):
+            for limit in limits_of:
+                self._counters.take_back(limit.key, limit.seconds, cost, charged_at)
 
     def _charge(self, charged: Sequence[Limit], cost: int, reason: str) -> None:
+        self._check(charged, cost, reason)
+        for limit in charged:
+            self._counters.incr(limit.key, limit.seconds, cost)
+
+    def _check(self, charged: Sequence[Limit], cost: int, reason: str) -> None:
         for limit in charged:
             left = limit.amount - self._counters.get(limit.key)
             if cost > left:
                 raise self._used_up(limit, cost, max(left, 0), reason)
-        for limit in charged:
-            self._counters.incr(limit.key, limit.seconds, cost)
 
     def _used_up(self, limit: Limit, cost: int, left: int, reason: str) -> RequestError:
         ends = self._counters.get_expiry(limit.key)

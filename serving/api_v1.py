@@ -1,20 +1,14 @@
 """The V1 protocol, and pictures for people: ``POST /v1/models/{model}:predict``."""
 
-import io
-
-import numpy as np
 import orjson
 
 from mantlet.errors import RequestError
-from mantlet.types import InputSpec, Released
-from serving import decoding
-from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
+from mantlet.types import Released, Task
+from serving import decoding, encoding
+from serving.exchange import Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
 from serving.service import Service
 
-NPY = "application/x-npy"
-# curl sends -d bodies as a form, and every V1 example posts JSON that way
-JSON_TYPES = frozenset({"", JSON, "application/x-www-form-urlencoded"})
-PICTURES = {"image/png": ("PNG",), "image/jpeg": ("JPEG",)}
+VERBS = (":predict", ":generate", ":translate", ":explain")
 
 
 class Predict:
@@ -27,37 +21,18 @@ class Predict:
         headers = headers_of(scope)
         client = self._service.identify(scope, headers)
         gateway = self._service.gateway(scope["path_params"]["model"])
+        gateway.require(Task.CLASSIFY)
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
-        spec = gateway.input
-        rows = _decode(headers, body, spec, gateway.queue.max_rows_per_request)
+        rows = decoding.rows_of(headers, body, gateway.input, gateway.queue.max_rows_per_request)
         released = await gateway.answer(client, rows)
         await _encode(send, released, headers.get("accept", ""))
 
 
-def _decode(headers: dict[str, str], body: bytes, spec: InputSpec, max_rows: int) -> np.ndarray:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in JSON_TYPES:
-        request = decoding.parse_json(body)
-        if "instances" not in request:
-            raise decoding.bad('the body lacks "instances": send {"instances": [row, ...]}')
-        return decoding.rows_from_lists(request["instances"], spec, max_rows)
-    if kind == NPY:
-        return decoding.rows_from_npy(body, spec, max_rows)
-    if kind in PICTURES:
-        return decoding.rows_from_picture(body, spec, PICTURES[kind])
-    taken = ", ".join([JSON, NPY, *PICTURES])
-    raise RequestError(
-        415, f"Content-Type '{kind[:80]}' is not taken; send {taken}", reason="media_type"
-    )
-
-
 async def _encode(send: Send, released: Released, accept: str) -> None:
     values = released.values.numpy()
-    if NPY in accept:
-        buffer = io.BytesIO()
-        np.save(buffer, values, allow_pickle=False)
-        await reply(send, buffer.getvalue(), content_type=NPY)
+    if encoding.NPY in accept:
+        await reply(send, encoding.npy(values), content_type=encoding.NPY)
         return
     body = orjson.dumps({"predictions": values}, option=orjson.OPT_SERIALIZE_NUMPY)
     await reply(send, body)
@@ -81,7 +56,7 @@ class ModelStatus:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path_params"]["model"]
-        if name.endswith(":predict"):
+        if name.endswith(VERBS):
             raise RequestError(405, "this path takes POST", headers={"Allow": "POST"})
         self._service.known(name)
         await reply_ready(send, {"name": name, "ready": self._service.model_ready(name)})

@@ -12,8 +12,9 @@ import orjson
 
 from mantlet import __version__
 from mantlet.errors import RequestError
-from mantlet.types import InputSpec, Kind, Released
+from mantlet.types import InputSpec, Kind, Released, Task
 from serving import decoding
+from serving.admission import Client
 from serving.decoding import bad
 from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
 from serving.gateway import Gateway
@@ -23,7 +24,7 @@ BINARY = "application/octet-stream"
 HEADER_LENGTH = "inference-header-content-length"
 LENGTH = re.compile("[0-9]{1,12}")
 DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
-DATATYPES = {Kind.PROBABILITIES: "FP32", Kind.LABELS: "INT64"}
+DATATYPES = {Kind.PROBABILITIES: "FP32", Kind.LABELS: "INT64", Kind.IMAGES: "FP32"}
 # ids and names beyond this are no ids and names
 MAX_TEXT = 1024
 
@@ -50,12 +51,12 @@ class Infer:
         gateway = self._service.gateway(path["model"], path.get("version"))
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
-        ask = _decode(headers, body, gateway)
+        ask = _decode(headers, body, gateway, client)
         released = await gateway.answer(client, ask.rows)
         await _encode(send, gateway, ask, released)
 
 
-def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway) -> Ask:
+def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway, client: Client) -> Ask:
     head, tail = _cut(headers, body)
     request = decoding.parse_json(head)
     identity = request.get("id")
@@ -65,6 +66,8 @@ def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway) -> Ask:
     if not (isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)):
         raise bad("'inputs' must be a list with the model's one input tensor")
     spec = gateway.input
+    if gateway.task is Task.GENERATE:
+        gateway.require_latents(client)
     rows = _rows(inputs[0], tail, spec, gateway.queue.max_rows_per_request)
     return Ask(rows, identity, _wants_binary(request, gateway))
 
@@ -97,9 +100,10 @@ def _rows(tensor: Mapping[str, Any], tail: bytes, spec: InputSpec, max_rows: int
     shape = tensor.get("shape")
     if not (isinstance(shape, list) and shape and all(type(axis) is int for axis in shape)):
         raise bad("'shape' must be a list of whole numbers")
-    if tuple(shape[1:]) != spec.shape:
+    if not spec.takes(tuple(shape[1:])):
         raise bad(f"the input has shape {_short(shape)}; wanted {decoding.batch_of(spec)}")
     decoding.check_rows(shape[0], max_rows)
+    decoding.check_pixels(tuple(shape[1:]), spec)
     size = _parameters(tensor).get("binary_data_size")
     if size is not None:
         array = _from_binary(tail, size, shape, datatype)
@@ -218,7 +222,7 @@ class ModelMetadata:
         self._service.identify(scope, headers_of(scope))
         gateway = self._service.gateway(path["model"], path.get("version"))
         spec, kind = gateway.input, gateway.answer_kind
-        shape = [-1, gateway.pipeline.victim.classes] if kind is not Kind.LABELS else [-1]
+        shape = [-1, *gateway.pipeline.victim.output_shape] if kind is not Kind.LABELS else [-1]
         about: dict[str, Any] = {
             "name": gateway.name,
             "versions": [gateway.version],
@@ -226,9 +230,19 @@ class ModelMetadata:
             "inputs": [{"name": spec.name, "datatype": spec.datatype, "shape": [-1, *spec.shape]}],
             "outputs": [{"name": gateway.output_name, "datatype": DATATYPES[kind], "shape": shape}],
         }
-        if trained_with := gateway.pipeline.victim.trained_with:
-            about["parameters"] = {"trained_with": trained_with}
+        if parameters := _told(gateway):
+            about["parameters"] = parameters
         await reply_json(send, about)
+
+
+def _told(gateway: Gateway) -> dict[str, str]:
+    """What the metadata say beside names and shapes."""
+    told = {"trained_with": gateway.pipeline.victim.trained_with}
+    if gateway.task is not Task.CLASSIFY:
+        told["task"] = str(gateway.task)
+    if gateway.pipeline.input_defenses:
+        told["latents"] = "remapped"  # a client must know that its own are not obeyed
+    return {name: value for name, value in told.items() if value}
 
 
 def _short(value: object) -> str:

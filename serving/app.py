@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 
 from mantlet import __version__
 from mantlet.errors import RequestError
-from serving import api_v1, api_v2, openapi
+from serving import api_images, api_v1, api_v2, openapi
 from serving.exchange import Disconnected, Message, Receive, Scope, Send, reply_error
 from serving.service import Service
 
@@ -49,6 +49,8 @@ def routes(service: Service) -> list[Route]:
     metadata = api_v2.ModelMetadata(service)
     table: list[tuple[str, str, Endpoint]] = [
         ("POST", "/v1/models/{model}:predict", api_v1.Predict(service)),
+        ("POST", "/v1/models/{model}:generate", api_images.Generate(service)),
+        ("POST", "/v1/models/{model}:translate", api_images.Translate(service)),
         ("POST", "/v2/models/{model}/infer", infer),
         ("POST", "/v2/models/{model}/versions/{version}/infer", infer),
         ("GET", "/v2/health/live", api_v2.Live()),

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Any
 
@@ -23,6 +24,10 @@ NPY_FIELDS = (
     re.compile(r"""['"]shape['"]\s*:\s*\(([0-9, ]{0,80})\)"""),
 )
 
+JSON, NPY = "application/json", "application/x-npy"
+# curl sends -d bodies as a form, and every V1 example posts JSON that way
+JSON_TYPES = ("", JSON, "application/x-www-form-urlencoded")
+PICTURES = {"image/png": ("PNG",), "image/jpeg": ("JPEG",)}
 NPY_TAKEN = re.compile(r"[<>=|]?(f[248]|u1)")
 
 
@@ -43,6 +48,30 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return value
 
 
+def media_type(headers: Mapping[str, str], taken: Collection[str]) -> str:
+    """The Content-Type of a body, one of those ``taken``; 415 for others."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in taken:
+        return kind
+    wanted = ", ".join(sorted({*taken} - {"", JSON_TYPES[-1]}))
+    raise RequestError(
+        415, f"Content-Type '{kind[:80]}' is not taken; send {wanted}", reason="media_type"
+    )
+
+
+def rows_of(headers: Mapping[str, str], body: bytes, spec: InputSpec, max_rows: int) -> np.ndarray:
+    """(n, *shape) float32 of a V1 body: JSON ``{"instances": rows}``, a .npy array or a picture."""
+    kind = media_type(headers, (*JSON_TYPES, NPY, *PICTURES))
+    if kind == NPY:
+        return rows_from_npy(body, spec, max_rows)
+    if kind in PICTURES:
+        return rows_from_picture(body, spec, PICTURES[kind])
+    request = parse_json(body)
+    if "instances" not in request:
+        raise bad('the body lacks "instances": send {"instances": [row, ...]}')
+    return rows_from_lists(request["instances"], spec, max_rows)
+
+
 def check_rows(rows: int, max_rows: int) -> None:
     """400 for no rows, 413 for more than one request may have."""
     if rows < 1:
@@ -53,22 +82,26 @@ def check_rows(rows: int, max_rows: int) -> None:
         )
 
 
-def rows_from_lists(values: object, spec: InputSpec, max_rows: int) -> np.ndarray:
+def rows_from_lists(
+    values: object, spec: InputSpec, max_rows: int, what: str = "'instances'"
+) -> np.ndarray:
     """(n, *shape) float32 of nested lists.
 
     Takes each row in the victim's shape, flat, or, of grey pictures, without the axis of one channel.
     """
     if not isinstance(values, list):
-        raise bad(f"'instances' is a JSON {_json_name(values)}; a list of rows is wanted")
+        raise bad(f"{what} is a JSON {_json_name(values)}; a list of rows is wanted")
     if not values:
         raise bad(NO_ROWS)
     shape = _shape_of_first(values[0])
-    if shape not in _accepted_shapes(spec):
+    whole = _whole_shape(shape, spec)
+    if whole is None:
         wanted = " or ".join(str(list(s)) for s in _accepted_shapes(spec))
         raise bad(f"the first row has shape {list(shape)}; wanted {wanted}")
     check_rows(len(values), max_rows)
-    numbers = numbers_from_lists(values, shape, "'instances'")
-    return checked(numbers.reshape(len(values), *spec.shape), spec)
+    check_pixels(whole, spec)
+    numbers = numbers_from_lists(values, shape, what)
+    return checked(numbers.reshape(len(values), *whole), spec)
 
 
 def numbers_from_lists(items: list[Any], shape: tuple[int, ...], what: str) -> np.ndarray:
@@ -90,8 +123,28 @@ def _accepted_shapes(spec: InputSpec) -> list[tuple[int, ...]]:
     shapes = [spec.shape]
     if len(spec.shape) > 1:
         shapes += [spec.shape[1:]] if spec.shape[0] == 1 else []
-        shapes += [(spec.size,)]
+        shapes += [] if spec.is_open else [(spec.size,)]
     return shapes
+
+
+def _whole_shape(shape: tuple[int, ...], spec: InputSpec) -> tuple[int, ...] | None:
+    """The shape of a row that came as ``shape``: itself, with the axis of one channel, or unflattened."""
+    if spec.takes(shape):
+        return shape
+    if spec.shape[0] == 1 and len(spec.shape) > 1 and spec.takes((1, *shape)):
+        return (1, *shape)
+    return spec.shape if shape == (spec.size,) and not spec.is_open else None
+
+
+def check_pixels(shape: tuple[int, ...], spec: InputSpec) -> None:
+    """413 for a picture of more pixels than are taken."""
+    if spec.max_pixels is not None and math.prod(shape[1:]) > spec.max_pixels:
+        raise RequestError(
+            413,
+            f"a picture of {shape[-1]}x{shape[-2]} has {math.prod(shape[1:])} pixels; at most"
+            f" {spec.max_pixels} are taken: send it in parts",
+            reason="too_many_pixels",
+        )
 
 
 def _shape_of_first(row: object) -> tuple[int, ...]:
@@ -114,15 +167,19 @@ def rows_from_npy(body: bytes, spec: InputSpec, max_rows: int) -> np.ndarray:
         raise bad(f"the array holds {descr}; send float32 or uint8, without pickled objects")
     dtype = np.dtype(descr)
     shape = tuple(map(int, re.findall("[0-9]+", axes)))
-    shape = (1, *shape) if shape in _accepted_shapes(spec) else shape
-    if not shape or shape[1:] not in _accepted_shapes(spec):
+    # of several rows of one axis, or of one row without the axis of its channel, the former
+    several = _whole_shape(shape[1:], spec) if len(shape) > 1 else None
+    if several is None and _whole_shape(shape, spec) is not None:
+        several, shape = _whole_shape(shape, spec), (1, *shape)
+    if several is None:
         raise bad(f"the array has shape {list(shape)}; wanted {batch_of(spec)}")
     check_rows(shape[0], max_rows)
+    check_pixels(several, spec)
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise bad(f"the header says {list(shape)} {dtype}, but {len(data)} bytes follow")
     array = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "True" else "C")
     scaled = array / np.float32(255) if dtype == np.uint8 else array
-    return checked(scaled.reshape(shape[0], *spec.shape), spec)
+    return checked(scaled.reshape(shape[0], *several), spec)
 
 
 def _cut_npy(body: bytes) -> tuple[str, memoryview]:
@@ -147,29 +204,43 @@ def _npy_field(header: str, field: re.Pattern[str]) -> str:
 
 
 def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) -> np.ndarray:
-    """(1, C, H, W) float32 in [0, 1] of a PNG or JPEG of exactly the victim's size."""
+    """(1, C, H, W) float32 in [0, 1] of a PNG or JPEG of the victim's size, or of any size where it is open."""
     if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
         raise bad(f"this model takes rows of shape {list(spec.shape)}, which a picture cannot hold")
-    channels, height, width = spec.shape
+    channels = spec.shape[0]
     try:
         with Image.open(io.BytesIO(body), formats=formats) as picture:
-            if picture.size != (width, height):  # read from the header, before pixels are decoded
-                found = f"{picture.size[0]}x{picture.size[1]}"
-                raise bad(f"the picture is {found} pixels; this model takes {width}x{height}")
-            if picture.mode not in PICTURE_MODES:
-                raise bad(f"the picture has mode {picture.mode}; send 8 bit grey or RGB")
+            _check_header(picture, spec)  # before pixels are decoded
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32)
     except RequestError:
         raise
     except Image.DecompressionBombError:
-        raise bad(
-            f"the picture has far too many pixels; this model takes {width}x{height}"
-        ) from None
+        raise bad(f"the picture has far too many pixels; this model takes {_sides(spec)}") from None
     except Exception as error:  # Pillow raises a dozen kinds for hostile bytes; all mean the same
         kind = type(error).__name__
         raise bad(f"the body is no whole {' or '.join(formats)} picture ({kind})") from None
     planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     return checked(planes[None] / 255.0, spec)
+
+
+def _check_header(picture: Image.Image, spec: InputSpec) -> None:
+    width, height = picture.size
+    if not spec.takes((spec.shape[0], height, width)):
+        raise bad(f"the picture is {width}x{height} pixels; this model takes {_sides(spec)}")
+    check_pixels((spec.shape[0], height, width), spec)
+    if picture.mode not in PICTURE_MODES:
+        raise bad(f"the picture has mode {picture.mode}; send 8 bit grey or RGB")
+    if getattr(picture, "is_animated", False):
+        raise bad("the picture is animated; send one picture")
+    if spec.is_open and picture.has_transparency_data:
+        raise bad("the picture has transparent parts; put it on a background, and send grey or RGB")
+
+
+def _sides(spec: InputSpec) -> str:
+    """What sizes are taken, for people."""
+    if spec.is_open:
+        return f"any size up to {spec.max_pixels} pixels"
+    return f"{spec.shape[2]}x{spec.shape[1]}"
 
 
 def checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
@@ -184,6 +255,13 @@ def checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
             f"the values reach from {low:.4g} to {high:.4g}; this model takes"
             f" {spec.low} to {spec.high} (divide pixels by 255?)"
         )
+    if spec.max_norm is not None:
+        longest = float(np.sqrt(np.square(rows.reshape(len(rows), -1)).sum(axis=1)).max())
+        if longest > spec.max_norm:
+            raise bad(
+                f"a row has norm {longest:.4g}; this model takes up to {spec.max_norm:.4g}: send rows"
+                " drawn from a standard normal"
+            )
     return rows
 
 

@@ -1,9 +1,11 @@
 """One protected model behind its chain: admission, micro-batch, pipeline, store, and the answer."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -19,7 +21,8 @@ from mantlet.errors import (
     VictimError,
     VictimTimeout,
 )
-from mantlet.types import Kind, Prediction, Query, Released
+from mantlet.types import Kind, Prediction, Query, Released, Task
+from serving import latents
 from serving.admission import Admission, Client
 from serving.batching import Batcher
 from serving.events.log import EventLog
@@ -38,6 +41,8 @@ STANDINGS = 100_000
 """Clients whose standing is kept at hand."""
 RECHECK_S = 1.0
 """How long a refusal, or a level that is not the first, is believed before it is read anew."""
+VERBS = {Task.CLASSIFY: "predict", Task.GENERATE: "generate", Task.TRANSLATE: "translate"}
+"""What the V1 protocol asks a model with."""
 STAGES = ("predict", "score", "respond", "store")
 
 
@@ -98,6 +103,37 @@ class Gateway:
         """What is released."""
         return Kind.LABELS if self.pipeline.answer == "labels" else self.pipeline.victim.kind
 
+    @property
+    def task(self) -> Task:
+        """What the model does."""
+        return self.pipeline.victim.task
+
+    def require(self, task: Task) -> None:
+        """400 for a model that does something else than what it is asked for."""
+        if task is not self.task:
+            raise RequestError(
+                400, f"this model is there to {self.task}: POST {self.name}:{VERBS[self.task]}"
+            )
+
+    def require_latents(self, client: Client) -> None:
+        """403 for latents of a client's own where its level has none."""
+        known = self._standings.get(client.id)
+        if known and not self._level(client, known[0]).latents:
+            raise RequestError(
+                403, "latents are not taken here; send n and seed", reason="latents_closed"
+            )
+
+    def latents(self, client: Client, seed: int, rows: int) -> np.ndarray:
+        """(rows, D) that a seed stands for, for this client."""
+        return latents.draw(
+            self.pipeline.secret,
+            model=self.name,
+            client=client.id,
+            seed=seed,
+            rows=rows,
+            size=self.input.size,
+        )
+
     async def admit(self, client: Client) -> None:
         """Refuse the denied (403) and the too frequent (429), before the body is even decoded."""
         try:
@@ -138,29 +174,31 @@ class Gateway:
     async def answer(self, client: Client, inputs: np.ndarray) -> Released:
         """What may be released for (n, *shape) rows of a client; charges its budget once."""
         rows = len(inputs)
+        pixels = rows * math.prod(inputs.shape[2:]) if self.task is Task.TRANSLATE else 0
         try:
-            charged_at = self.admission.charge(client, rows)
+            charged_at = self.admission.charge(client, rows, pixels)
         except StoreError as error:
             raise self._closed(error) from error
+        refund = partial(self.admission.refund, client, rows, charged_at, pixels)
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
         self._seen.rows.inc(rows)
         try:
             released = await self.batcher.submit(Job(client, inputs), rows, deadline)
         except RequestError as error:
             if error.status >= 500:
-                self.admission.refund(client, rows, charged_at)
+                refund()
             raise
         except VictimTimeout as error:
-            self.admission.refund(client, rows, charged_at)
+            refund()
             log.warning("victim_timeout", model=self.name, error=str(error))
             raise RequestError(
                 504, "the model took too long; try again", reason="victim_timeout"
             ) from error
         except MantletError as error:
-            self.admission.refund(client, rows, charged_at)
+            refund()
             raise self._closed(error) from error
         except Exception:
-            self.admission.refund(client, rows, charged_at)
+            refund()
             raise
         known = self._standings.get(client.id)
         delay_s = self._level(client, known[0]).delay_s if known else 0.0

@@ -5,6 +5,7 @@ from typing import Any
 
 from mantlet import __version__
 from serving.api_v2 import BINARY, DTYPES, MAX_TEXT
+from serving.latents import LARGEST_SEED
 from serving.settings import Settings
 
 Json = dict[str, Any]
@@ -63,6 +64,8 @@ def _in_path(name: str, values: list[str]) -> Json:
 
 def _paths(model: Json, version: Json, keys: list[Json]) -> Json:
     predict = _post("Predict", "Predictions", PREDICT_BODY, "application/x-npy")
+    generate = _post("Generate", "Pictures", GENERATE_BODY, *AS_PICTURES)
+    translate = _post("Translate", "Pictures", PREDICT_BODY, *AS_PICTURES)
     infer = _post("Infer", "InferResponse", INFER_BODY, BINARY)
     metadata = _get("Metadata of a model", "ModelMetadata", LOOKS)
     ready = _get("Readiness of a model", "ModelReady", (404, *HEALTH), _not("ModelReady"))
@@ -76,6 +79,8 @@ def _paths(model: Json, version: Json, keys: list[Json]) -> Json:
         "/v1/models": {"get": _get("Models", "Models", HEALTH)},
         "/v1/models/{model}": {"get": status | for_all},
         "/v1/models/{model}:predict": {"post": predict | keyed},
+        "/v1/models/{model}:generate": {"post": generate | keyed},
+        "/v1/models/{model}:translate": {"post": translate | keyed},
         "/v2": {"get": _get("Server", "Server", HEALTH)},
         "/v2/health/live": {"get": _get("Liveness", "Live", HEALTH)},
         "/v2/health/ready": {"get": server_ready},
@@ -103,8 +108,8 @@ def _get(
     return {"summary": summary, "parameters": [], "responses": responses, "security": []}
 
 
-def _post(summary: str, schema: str, body: Json, other: str) -> Json:
-    answer = {JSON: _ref(schema), other: BYTES}
+def _post(summary: str, schema: str, body: Json, *others: str) -> Json:
+    answer = {JSON: _ref(schema)} | dict.fromkeys(others, BYTES)
     responses = {"200": {"description": "The answer.", "content": answer}, **_refused(ASKS)}
     return {"summary": summary, "requestBody": body, "responses": responses}
 
@@ -138,6 +143,11 @@ PREDICT_BODY: Json = {
         "image/jpeg": BYTES,
     },
 }
+GENERATE_BODY: Json = {
+    "required": False,
+    "content": {JSON: _ref("Wish"), "application/x-npy": BYTES},
+}
+AS_PICTURES = ("application/x-npy", "image/png", "application/zip")
 INFER_BODY: Json = {"required": True, "content": {JSON: _ref("InferRequest"), BINARY: BYTES}}
 HEADER_LENGTH: Json = {
     "name": "Inference-Header-Content-Length",
@@ -164,6 +174,15 @@ SCHEMAS: Json = {
     ),
     "Predictions": _object(
         ["predictions"], predictions=_list({"anyOf": [_list({"type": "number"}), WHOLE]})
+    ),
+    "Wish": _object(
+        [],
+        n=WHOLE | {"minimum": 1, "description": "How many pictures."},
+        seed=WHOLE | {"minimum": 0, "maximum": LARGEST_SEED},
+        latents=_list({"$ref": "#/components/schemas/Numbers"}, minItems=1),
+    ),
+    "Pictures": _object(
+        ["predictions"], predictions=_list({"$ref": "#/components/schemas/Numbers"}), seed=WHOLE
     ),
     "Server": _object(
         ["name", "version", "extensions"], name=TEXT, version=TEXT, extensions=_list(TEXT)

@@ -74,6 +74,7 @@ class Pipeline:
         self.policy = Policy(tuple(levels) or (everything,), shadow)
         self.alpha = alpha
         self.answer = answer
+        self.secret = secret
         self.fold = Fold(self.detectors, alpha, secret=secret)
         self._asks = {
             d.name: np.array([d.name in level.defenses for level in self.policy.levels])

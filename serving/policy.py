@@ -71,6 +71,8 @@ class Level(BaseModel):
     """A client that reached the level keeps it for that many seconds after it last did."""
     defenses: tuple[str, ...] = ()
     """Names of the defenses that run."""
+    latents: bool = True
+    """Whether a client of a generator may send latents of its own, beside asking by seed."""
     requests: RateText | None = None
     """Requests in a time that a client at this level may make, beside the limits of its tier."""
     delay_s: Annotated[float, Field(ge=0, le=60)] = 0.0

@@ -21,10 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from mantlet import __version__
 from mantlet.errors import ConfigError, MantletError, VictimError
+from mantlet.types import Task
 from serving import build, logs
 from serving.admin import create_admin
 from serving.app import create_app, wall_clock
 from serving.events.kinds import ConfigLoaded
+from serving.gateway import VERBS
 from serving.protocol import bounded
 from serving.service import Service
 from serving.settings import Settings, load
@@ -249,12 +251,15 @@ def _try_it(service: Service, host: str, port: int) -> str:
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
     key = "" if service.settings.identity.open else " -H 'Authorization: Bearer YOUR_KEY'"
     for name, model in service.settings.models.items():
+        task = model.victim.task
+        url = f" http://{shown}:{port}/v1/models/{name}:{VERBS[task]}"
+        if task is Task.GENERATE:
+            wish = " -H 'Accept: image/png' -d '{\"n\": 16, \"seed\": 1}' -o pictures.png"
+            lines.append(f"Try it: curl{key}{wish}{url}")
         if model.example is None:
             continue
         kind = EXAMPLES.get(model.example.suffix.lower(), "application/x-npy")
         path = shlex.quote(os.path.relpath(model.example))
-        lines.append(
-            f"Try it: curl -H 'Content-Type: {kind}'{key} --data-binary @{path}"
-            f" http://{shown}:{port}/v1/models/{name}:predict"
-        )
+        out = " -o picture.png" if task is Task.TRANSLATE else ""
+        lines.append(f"Try it: curl -H 'Content-Type: {kind}'{key} --data-binary @{path}{out}{url}")
     return "\n".join(lines)

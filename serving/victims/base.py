@@ -32,6 +32,8 @@ class VictimPlugin(Plugin, ABC):
     """What the model does; ``auto`` is what its architecture says, or to classify."""
     output_range: tuple[float, float] | None = None
     """Black and white in the model's pictures; what its architecture says, or 0 and 1."""
+    max_pixels: Annotated[int, Field(ge=1, le=1 << 26)] = 1 << 22
+    """Pixels of a picture of any size that a client may send."""
     tile: Annotated[int, Field(ge=16, le=4096)] = 256
     """Larger pictures are translated in tiles of that many pixels a side."""
     overlap: Annotated[int, Field(ge=0, le=512)] = 16
@@ -135,7 +137,8 @@ class VictimPlugin(Plugin, ABC):
                 f" have {shape[0]} channels; give one number a channel, or one for all"
             )
         if self.task is not Task.GENERATE:
-            return InputSpec(shape, self.low, self.high, name, datatype)
+            most = self.max_pixels if OPEN in shape else None
+            return InputSpec(shape, self.low, self.high, name, datatype, max_pixels=most)
         bound = 2 * sum(shape) ** 0.5 + 4  # of a standard normal row's norm, which is near sqrt(D)
         return InputSpec(shape, -LATENT, LATENT, name, datatype, max_norm=bound)
 
