@@ -5,11 +5,14 @@ from defenses.dawn import Dawn
 from defenses.gaussian_noise import GaussianNoise
 from defenses.gradient_redirection import GradientRedirection
 from defenses.label_only import LabelOnly
+from defenses.latent_budget import LatentBudget
+from defenses.linear_interpolation import LinearInterpolation
 from defenses.mad import Mad
 from defenses.modelguard_s import ModelGuardS
 from defenses.modelguard_w import ModelGuardW
 from defenses.reverse_sigmoid import ReverseSigmoid
 from defenses.rounding import Rounding
+from defenses.semantic_interpolation import SemanticInterpolation
 from defenses.top_k import TopK
 from mantlet.plugin import Defense, InputDefense
 from mantlet.registry import discover
@@ -30,7 +33,11 @@ BUILTIN: tuple[type[Defense], ...] = (
 )
 
 INPUT_GROUP = "mantlet.input_defenses"
-INPUTS: tuple[type[InputDefense], ...] = ()
+INPUTS: tuple[type[InputDefense], ...] = (
+    LatentBudget,
+    LinearInterpolation,
+    SemanticInterpolation,
+)
 
 
 def known() -> dict[str, type[Defense]]:

@@ -26,7 +26,7 @@ import detectors
 from docs import detection, measured, owned, protection, stealing
 from docs.tables import table
 from mantlet import architectures
-from mantlet.plugin import Defense, Detector, Plugin
+from mantlet.plugin import Defense, Detector, InputDefense, Plugin
 from redteam.cli import app
 from serving import victims
 from serving.app import routes
@@ -108,6 +108,12 @@ def defense_pages() -> str:
     return "\n\n".join([*parts, *(_plugin(n, p, Defense) for n, p in ours)])
 
 
+def input_defense_pages() -> str:
+    """Every built-in input defense."""
+    ours = _of_ours(defenses.known_inputs(), defenses.INPUTS)
+    return "\n\n".join(_plugin(n, p, Plugin) for n, p in ours)
+
+
 def detector_pages() -> str:
     """Every built-in detector."""
     return "\n\n".join(
@@ -135,6 +141,8 @@ def _promise(plugin: type[Plugin]) -> str:
         kinds = ", ".join(sorted(plugin.kinds))
         top = "The top class stays." if plugin.keeps_top1 else "The top class may change."
         return f"{top} Works on {kinds}."
+    if issubclass(plugin, InputDefense):
+        return f"For models that {', '.join(sorted(plugin.tasks))}."
     assert issubclass(plugin, Detector)
     if plugin.needs_calibration:
         return "Needs a calibration; without one it only observes."
@@ -411,6 +419,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,
+    "input_defenses": input_defense_pages,
     "detectors": detector_pages,
     "metrics": metrics,
     "events": events,

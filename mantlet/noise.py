@@ -1,5 +1,6 @@
 """Keyed noise: the same row always draws the same noise, so repeating a query averages nothing away."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -18,10 +19,15 @@ def row_seeds(key: bytes, name: str, inputs: Tensor) -> np.ndarray:
     """
     steps = (inputs.reshape(inputs.shape[0], -1) / STEP).round().clamp(-32768, 32767)
     rows = np.ascontiguousarray(steps.to(torch.int16).cpu().numpy())  # hashed as bytes
+    return seeds_of(key, name, rows)
+
+
+def seeds_of(key: bytes, name: str, items: Iterable[bytes | np.ndarray]) -> np.ndarray:
+    """(B,) uint64, one an item: a pseudorandom function of ``key`` and ``name`` (BLAKE2, RFC 7693)."""
     secret = blake2b(key, digest_size=32, person=b"mantlet").digest()
     salt = blake2b(name.encode(), digest_size=16).digest()
-    seeds = [blake2b(row, digest_size=8, key=secret, salt=salt).digest() for row in rows]
-    return np.frombuffer(b"".join(seeds), dtype=np.uint64)
+    drawn = [blake2b(item, digest_size=8, key=secret, salt=salt).digest() for item in items]
+    return np.frombuffer(b"".join(drawn), dtype=np.uint64)
 
 
 def row_marks(key: bytes, inputs: Tensor) -> np.ndarray:
@@ -70,9 +76,16 @@ def normal(key: bytes, name: str, inputs: Tensor, count: int) -> Tensor:
     >>> torch.equal(normal(b"k", "n", row, 3), normal(b"other", "n", row, 3))
     False
     """
+    drawn = normals(row_seeds(key, name, inputs), count)
+    return torch.from_numpy(drawn).to(inputs.device)
+
+
+def normals(seeds: np.ndarray, count: int) -> np.ndarray:
+    """(B,) seeds to (B, count) float32 standard normal numbers."""
     pairs = (count + 1) // 2
-    draws = uniform(row_seeds(key, name, inputs), 2 * pairs)
+    draws = uniform(seeds, 2 * pairs)
     radius = np.sqrt(-2.0 * np.log(draws[:, :pairs]))  # Box and Muller, 1958
     angle = 2.0 * np.pi * draws[:, pairs:]
     both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return torch.from_numpy(both[:, :count].astype(np.float32)).to(inputs.device)
+    drawn: np.ndarray = both[:, :count].astype(np.float32)
+    return drawn

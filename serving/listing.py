@@ -20,6 +20,7 @@ def installed() -> list[dict[str, str]]:
     """Every plug-in, built in or not: kind, type, one-line summary, module."""
     groups: dict[str, Mapping[str, object]] = {
         "defense": dict(defenses.known()),
+        "input defense": dict(defenses.known_inputs()),
         "detector": dict(detectors.known()),
         "victim": dict(victims.known()),
         "architecture": architectures.known(),

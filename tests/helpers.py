@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mantlet.plugin import Defense, EvidenceDetector, Setup, ThresholdDetector
 from mantlet.types import InputSpec, Kind, Prediction, Query, Signal, State, Task
+from serving.victims import pictures
 
 Fold = Callable[[State, np.ndarray, float], tuple[State, np.ndarray, np.ndarray]]
 SETUP = Setup(torch.device("cpu"), b"a secret of the tests")
@@ -55,6 +56,26 @@ class TinyVictim:
 
     def close(self) -> None:
         self.closed = True
+
+
+class TinyGenerator(TinyVictim):
+    """Draws 8x8 grey pictures of eight numbers, each of which weighs less than the one before."""
+
+    def __init__(self, *, latent: int = 8, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(64, latent, generator=generator, dtype=torch.float64)
+        self._matrix = torch.linalg.qr(drawn)[0] * 0.6 ** torch.arange(latent)
+        self.task, self.kind = Task.GENERATE, Kind.IMAGES
+        self.input = InputSpec((latent,), -8.0, 8.0, max_norm=2 * latent**0.5 + 4)
+        self.output, self.classes, self.output_shape = "image", 0, (1, 8, 8)
+        self.fingerprint = hashlib.sha256(self._matrix.numpy().tobytes()).hexdigest()
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Pictures, with their thumbnails as features."""
+        self.batches.append(len(inputs))
+        raw = (inputs.double()[:, None] * self._matrix).sum(dim=2)
+        return pictures.prediction(raw.view(-1, 1, 8, 8), -1.0, 1.0)
 
 
 class Scripted(ThresholdDetector):

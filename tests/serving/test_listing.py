@@ -13,6 +13,7 @@ def test_every_installed_plugin_is_listed_with_what_it_does() -> None:
 
     assert found.keys() == {
         *(("defense", name) for name in defenses.known()),
+        *(("input defense", name) for name in defenses.known_inputs()),
         *(("detector", name) for name in detectors.known()),
         *(("victim", name) for name in victims.known()),
         *(("architecture", name) for name in architectures.known()),
