@@ -7,9 +7,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from mantlet.attribution import Explainer
 from mantlet.errors import ConfigError
 from mantlet.plugin import Plugin
 from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
+from serving.explaining import Explain
 from serving.victims import pictures
 from serving.victims.pictures import Run, Tiling
 
@@ -123,6 +125,13 @@ class VictimPlugin(Plugin, ABC):
     @abstractmethod
     def predict(self, inputs: Tensor) -> Prediction:
         """Clean answers to (B, *input.shape) float32; safe to call from several threads."""
+
+    def explainer(self, settings: Explain, secret: bytes) -> Explainer:
+        """What explains its answers, known after ``load``; raises `ConfigError` where nothing can."""
+        raise ConfigError(
+            f"victim '{self.name}' of type {self.type} shows no gradients, by which it could be explained;"
+            " remove 'explain', or serve the network with type torch"
+        )
 
     def close(self) -> None:
         """Let go of connections and threads."""

@@ -91,7 +91,7 @@ class OnnxVictim(VictimPlugin):
             scale = self.scale_of(self._probe_input(), answers)
             self._tiling = self.tiling_of(self._input, scale)
         sides = [OPEN if self._input.is_open else n for n in answers.shape[2:]]
-        self._output_shape = (int(answers.shape[1]), *sides)
+        self._output_shape = (3 if self.luma else int(answers.shape[1]), *sides)
         self.predict(self.probe(1))  # pictures are finite, and tiles of the right size
 
     def _probe_input(self) -> Tensor:

@@ -13,10 +13,12 @@ from pydantic import Field, PositiveInt, PrivateAttr
 from torch import Tensor, nn
 
 from mantlet import architectures, weights
+from mantlet.attribution import Explainer
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
-from serving.victims import session
+from serving.explaining import Explain
+from serving.victims import gradients, session
 from serving.victims.base import VictimPlugin, first_line
 from serving.victims.pictures import Tiling
 
@@ -73,7 +75,8 @@ class TorchVictim(VictimPlugin):
         self._task = self._task_of(network)
         shown = _Shown(network) if self.kind is Kind.PROBABILITIES else _Painting(network)
         self._network = shown.eval().to(setup.device)
-        self._range = self.output_range or getattr(network, "output_range", self._range)
+        own: tuple[float, float] = getattr(network, "output_range", self._range)
+        self._range = self.output_range or own
         self._input = self.input_spec(self.shape_of_rows(tuple(shape)))
         self._fingerprint = weights.fingerprint(self.weights)
         self._trained_with = weights.metadata(self.weights).get("trained_with", "")
@@ -83,7 +86,7 @@ class TorchVictim(VictimPlugin):
             margin = getattr(network, "radius", None)
             self._tiling = self.tiling_of(self._input, scale, margin)
         sides = [OPEN if self._input.is_open else n for n in answer.shape[2:]]
-        self._output_shape = (int(answer.shape[1]), *sides)
+        self._output_shape = (3 if self.luma else int(answer.shape[1]), *sides)
         self._choose_engine()
 
     def _task_of(self, network: nn.Module) -> Task:
@@ -190,6 +193,21 @@ class TorchVictim(VictimPlugin):
 
     def predict(self, inputs: Tensor) -> Prediction:
         return self._answer(inputs, self._onnx if self._session is not None else self._eager)
+
+    def explainer(self, settings: Explain, secret: bytes) -> Explainer:
+        """Explains by the gradients of the network, whatever runs its predictions."""
+        if self._task is not Task.CLASSIFY:
+            raise ConfigError(
+                f"victim '{self.name}' is there to {self._task}, and classifiers alone are explained;"
+                " remove 'explain'"
+            )
+        return gradients.explainer(
+            self._network.network,  # type: ignore[arg-type]  # of `_Shown`
+            self,
+            settings,
+            secret=secret,
+            device=self._device,
+        )
 
     def _answer(self, inputs: Tensor, engine: "_Engine") -> Prediction:
         if self._task is Task.CLASSIFY:

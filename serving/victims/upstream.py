@@ -168,7 +168,8 @@ class UpstreamVictim(VictimPlugin):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        return self._known.output_shape
+        answered = self._known.output_shape
+        return (3, *answered[1:]) if self.luma else answered
 
     @property
     def fingerprint(self) -> str:

@@ -55,14 +55,14 @@ def service(folder: Path, **changes: Any) -> Service:
 def load(
     into: Service,
     *,
-    victim: TinyVictim | None = None,
+    victim: Any = None,
     detectors: Sequence[Detector] = (),
     defenses: Sequence[Defense] = (),
     levels: Sequence[Level] = (),
     shadow: bool = False,
     answer: Literal["probabilities", "labels"] = "probabilities",
     queue: Queue | None = None,
-) -> TinyVictim:
+) -> Any:
     """Load the tiny victim as ``mnist``."""
     victim = victim or TinyVictim()
     into.gateways["mnist"] = Gateway(

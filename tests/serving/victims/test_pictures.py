@@ -18,13 +18,14 @@ def drawn(*shape: int) -> Tensor:
 
 def enlarger(scale: int) -> nn.Module:
     """Two convolutions that look three pixels far, and a shuffle of pixels."""
-    torch.manual_seed(0)
     layers = nn.Sequential(
         nn.Conv2d(1, 4, 5, padding=2),
         nn.ReLU(),
         nn.Conv2d(4, scale * scale, 3, padding=1),
         nn.PixelShuffle(scale),
     )
+    for weights in layers.parameters():
+        weights.data = drawn(*weights.shape) - 0.5
     return layers.eval().requires_grad_(False)
 
 
@@ -58,7 +59,7 @@ def test_tiles_that_overlap_enough_answer_like_the_whole_picture(
 
     tiled = Tiling(side=32, margin=3, multiple=1, scale=scale).run(network, inputs)
 
-    assert torch.allclose(tiled, network(inputs), atol=1e-6)
+    assert torch.allclose(tiled, network(inputs), atol=1e-5)
 
 
 def test_no_tile_is_larger_than_asked() -> None:
