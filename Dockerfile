@@ -8,7 +8,7 @@ COPY detectors detectors
 COPY serving serving
 COPY redteam redteam
 RUN python -m venv /opt/mantlet \
- && /opt/mantlet/bin/pip install --no-cache-dir -c constraints.txt ".[onnx]"
+ && /opt/mantlet/bin/pip install --no-cache-dir -c constraints.txt ".[onnx,explain]"
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/mantlet mantlet

@@ -18,11 +18,11 @@ test: .venv/tested lint types
 	$(PYTHON) -m venv .venv
 
 .venv/served: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e '.[onnx]'
+	$(PIP) -e '.[onnx,explain]'
 	touch $@
 
 .venv/tested: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e '.[onnx,dev]'
+	$(PIP) -e '.[onnx,explain,dev]'
 	touch $@ .venv/served
 
 fmt: .venv/tested

@@ -16,6 +16,7 @@ from serving import budget, calibration
 from serving.admission import Admission
 from serving.events.log import EventLog
 from serving.events.webhook import Sender
+from serving.explaining import Explaining
 from serving.gateway import Gateway
 from serving.keys import KeyFile
 from serving.metrics import Metrics
@@ -139,6 +140,10 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
             )
     victim = model.victim
     _check_kinds(name, model)
+    explaining = None
+    if model.explain is not None:
+        explainer = victim.explainer(model.explain, secret)
+        explaining = Explaining(explainer, victim.classes, model.explain)
     setup = Setup(
         device,
         secret,
@@ -159,17 +164,19 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         secret=secret,
         shadow=model.shadow,
         answer=model.answer,
+        explaining=explaining,
     )
 
 
 def _check_kinds(name: str, model: Model) -> None:
     """Raise `ConfigError` for defenses of other answers than the victim's."""
     victim = model.victim
+    given = {victim.kind} if model.explain is None else {victim.kind, Kind.ATTRIBUTIONS}
     for defense in model.defenses:
-        if victim.kind not in defense.kinds:
+        if not given & defense.kinds:
             raise ConfigError(
                 f"models.{name}: defense '{defense.name}' is for {', '.join(sorted(defense.kinds))}, and"
-                f" the victim answers {victim.kind}; remove it"
+                f" the victim answers {' and '.join(sorted(given))}; remove it"
             )
     for rewriting in model.input_defenses:
         if victim.task not in rewriting.tasks:

@@ -26,17 +26,23 @@ from mantlet.types import (
     Victim,
     suspicion_of,
 )
+from serving.explaining import Explaining, Why
 from serving.folding import ANSWERED, CAMPAIGN, Fold, Memory, Scores
 from serving.policy import ALLOWED, Decision, Level, Policy
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to a query, what is to be remembered of its clients, and how each row was treated."""
+    """The answer to a query, what is to be remembered of its clients, and how each row was treated.
+
+    ``explained`` are maps (B, *shape), of nothing but zeros where ``withheld`` (B,) says that a row gets none.
+    """
 
     released: Released
     signals: Mapping[str, Signal]
     decision: Decision
+    explained: Released | None = None
+    withheld: np.ndarray | None = None
 
     @property
     def memories(self) -> Mapping[str, Memory]:
@@ -48,6 +54,12 @@ class Outcome:
         if self.decision.denied[start:stop].any():
             return None
         return Released(replace(self.released, values=self.released.values[start:stop]))
+
+    def maps(self, start: int, stop: int) -> Released | None:
+        """What explains a run of rows: nothing when any of them is denied, or withheld its explanation."""
+        if self.explained is None or self.withheld is None or self.withheld[start:stop].any():
+            return None
+        return Released(replace(self.explained, values=self.explained.values[start:stop]))
 
 
 class Pipeline:
@@ -65,6 +77,7 @@ class Pipeline:
         secret: bytes = b"",
         shadow: bool = False,
         answer: Literal["probabilities", "labels"] = "probabilities",
+        explaining: Explaining | None = None,
     ) -> None:
         self.victim = victim
         self.detectors = tuple(detectors)
@@ -74,23 +87,75 @@ class Pipeline:
         self.policy = Policy(tuple(levels) or (everything,), shadow)
         self.alpha = alpha
         self.answer = answer
+        self.explaining = explaining
         self.secret = secret
         self.fold = Fold(self.detectors, alpha, secret=secret)
         self._asks = {
             d.name: np.array([d.name in level.defenses for level in self.policy.levels])
             for d in defenses
         }
+        self._of_answers = tuple(d for d in self.defenses if victim.kind in d.kinds)
+        self._of_maps = tuple(d for d in self.defenses if Kind.ATTRIBUTIONS in d.kinds)
+        self._explains = np.array([level.explanations for level in self.policy.levels])
 
     def run(self, query: Query, memories: Mapping[str, Memory]) -> Outcome:
         """Predict, score and respond: all that happens between decoding and encoding."""
         prediction = self.predict(query)
         return self.respond(query, prediction, self.score(query, prediction), memories)
 
+    def explain(self, query: Query, why: Why, memories: Mapping[str, Memory]) -> Outcome:
+        """Run a query as ever, and explain those of its rows whose level gives explanations."""
+        prediction = self.predict(query)
+        outcome = self.respond(query, prediction, self.score(query, prediction), memories)
+        return self.explained(query, prediction, outcome, why)
+
+    def explained(
+        self, query: Query, prediction: Prediction, outcome: Outcome, why: Why
+    ) -> Outcome:
+        """The outcome of a query with its explanations; nothing more is to be remembered for them."""
+        levels = outcome.decision.levels
+        withheld = outcome.decision.denied | ~self._explains[levels]
+        maps = torch.zeros_like(query.inputs)
+        if not withheld.all():
+            kept = torch.from_numpy((~withheld).nonzero()[0])
+            part, asked, signals = _select(kept, prediction, query, outcome.signals)
+            classes = why.of(part.values, kept)
+            clean = self._maps(asked, classes, why.method)
+            given = self._defend(
+                clean, asked, signals, replace(outcome.decision, levels=levels[kept.numpy()])
+            )
+            maps = maps.index_copy(0, kept, given.values.detach().cpu())
+        explained = Released(Prediction(maps, Kind.ATTRIBUTIONS))
+        return replace(outcome, explained=explained, withheld=withheld)
+
+    def _maps(self, query: Query, classes: Tensor, method: str) -> Prediction:
+        """Clean explanations, checked as predictions are."""
+        if self.explaining is None:
+            raise VictimError("this model gives no explanations; set 'explain'")
+        inputs = self._asked(query).inputs
+        try:
+            maps = self.explaining.explainer.explain(inputs, classes, method)
+        except VictimError:
+            raise
+        except Exception as error:  # whatever goes wrong in it, nothing is explained
+            raise VictimError(f"the explainer raised {type(error).__name__}") from error
+        if maps.kind is not Kind.ATTRIBUTIONS or maps.values.shape != inputs.shape:
+            raise VictimError(
+                f"the explainer gave {maps.kind} {tuple(maps.values.shape)} of {tuple(inputs.shape)}"
+            )
+        if not bool(torch.isfinite(maps.values).all()):
+            raise VictimError("the explainer gave values that are not finite")
+        return maps
+
+    def _asked(self, query: Query) -> Query:
+        """What the victim is asked in place of the rows."""
+        for defense in self.input_defenses:
+            query = defense(query)
+        return query
+
     def predict(self, query: Query) -> Prediction:
         """One forward pass, checked: a victim that answers nonsense answers nothing."""
-        asked = query
-        for defense in self.input_defenses:
-            asked = defense(asked)
+        asked = self._asked(query)
         try:
             prediction = self.victim.predict(asked.inputs)
         except VictimError:
@@ -151,7 +216,8 @@ class Pipeline:
     ) -> Prediction:
         """Each defense in order, on the rows whose level asks for it."""
         signals = self._told(query, signals)
-        for defense in self.defenses:
+        explains = prediction.kind is Kind.ATTRIBUTIONS
+        for defense in self._of_maps if explains else self._of_answers:
             wanted = self._asks[defense.name][decision.levels]  # (B,)
             if not wanted.any():
                 continue

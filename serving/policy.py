@@ -73,6 +73,8 @@ class Level(BaseModel):
     """Names of the defenses that run."""
     latents: bool = True
     """Whether a client of a generator may send latents of its own, beside asking by seed."""
+    explanations: bool = True
+    """Whether its rows are explained, where the model explains any."""
     requests: RateText | None = None
     """Requests in a time that a client at this level may make, beside the limits of its tier."""
     delay_s: Annotated[float, Field(ge=0, le=60)] = 0.0

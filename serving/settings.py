@@ -27,6 +27,7 @@ from serving import victims
 from serving.campaigns import Search
 from serving.drift import Watch
 from serving.events.webhook import Webhook
+from serving.explaining import Explain
 from serving.folding import ANSWERED, TAKEN
 from serving.policy import Level, RateText, check_levels
 from serving.victims.base import VictimPlugin
@@ -190,6 +191,8 @@ class Model(Section):
     """When the traffic of all clients together counts as unlike the calibration."""
     shadow: bool = False
     """Decide and log what the policy would do, and treat everybody at its first level."""
+    explain: Explain | None = None
+    """What explanations it gives; none where this is not set."""
     answer: Literal["probabilities", "labels"] = "probabilities"
     """``labels`` answers one integer a row in place of probabilities, to everybody."""
     queue: Queue = Queue()

@@ -54,6 +54,10 @@ class TinyVictim:
             features=features.float(),
         )
 
+    def slopes(self, classes: Tensor) -> Tensor:
+        """(n, 1, 4, 4) the gradients of the logits of (n,) classes."""
+        return self._matrix[classes].float().view(-1, 1, 4, 4)
+
     def close(self) -> None:
         self.closed = True
 
@@ -170,6 +174,23 @@ class Lying(TinyVictim):
 
     def predict(self, inputs: Tensor) -> Prediction:
         answer: Prediction = self._answer(super().predict(inputs))
+        return answer
+
+
+class Slopes:
+    """Explains a `TinyVictim`: its matrix is the gradient of its logits. Answers as a test tells it to."""
+
+    def __init__(
+        self, victim: TinyVictim, answer: Callable[[Prediction], Any] = lambda maps: maps
+    ) -> None:
+        self._victim, self._answer = victim, answer
+        self.methods = ("gradient", "twice")
+        self.asked: list[Tensor] = []
+
+    def explain(self, inputs: Tensor, classes: Tensor, method: str) -> Prediction:
+        self.asked.append(inputs)
+        maps = self._victim.slopes(classes) * (2 if method == "twice" else 1)
+        answer: Prediction = self._answer(Prediction(maps, Kind.ATTRIBUTIONS))
         return answer
 
 

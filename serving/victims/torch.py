@@ -102,7 +102,7 @@ class TorchVictim(VictimPlugin):
     def _probe_answer(self) -> Tensor:
         """What the network answers to one row, checked."""
         try:
-            answer = self._network(self.normalized(self._probe_input()).to(self._device))[0].cpu()
+            answer = self._eager(self._probe_input())[0]
         except Exception as error:  # a network fails in its own way on rows it was not made for
             raise ConfigError(
                 f"victim '{self.name}': architecture '{self.architecture}' does not take rows of"

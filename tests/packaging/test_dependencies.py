@@ -63,7 +63,7 @@ def _modules(tree: ast.AST) -> set[str]:
 
 def test_every_import_is_declared(root: Path) -> None:
     about = project(root)
-    declared = names(about["dependencies"]) | extras(about, "onnx", "pictures")
+    declared = names(about["dependencies"]) | extras(about, "onnx", "explain", "pictures")
     missing = {
         name: file
         for name, file in imported(root).items()
@@ -75,14 +75,14 @@ def test_every_import_is_declared(root: Path) -> None:
 
 def test_every_declared_dependency_is_imported(root: Path) -> None:
     about = project(root)
-    declared = names(about["dependencies"]) | extras(about, "onnx", "pictures")
+    declared = names(about["dependencies"]) | extras(about, "onnx", "explain", "pictures")
 
     used = imported(root).keys() | IMPORTED_BY_OTHERS
 
     assert not declared - used - {BY_WAY_OF[name] for name in used & BY_WAY_OF.keys()}
 
 
-@pytest.mark.parametrize("extra", ["", "onnx", "pictures", "dev"])
+@pytest.mark.parametrize("extra", ["", "onnx", "explain", "pictures", "dev"])
 def test_every_dependency_is_pinned(root: Path, extra: str) -> None:
     about = project(root)
     wanted = about["optional-dependencies"][extra] if extra else about["dependencies"]

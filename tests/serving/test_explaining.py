@@ -46,7 +46,9 @@ def test_where_the_likeliest_class_alone_is_explained_another_is_refused() -> No
 
 
 def test_too_many_rows_are_refused() -> None:
-    with pytest.raises(RequestError, match="5 rows to explain in one request; at most 4") as refused:
+    with pytest.raises(
+        RequestError, match="5 rows to explain in one request; at most 4"
+    ) as refused:
         explaining(max_rows_per_request=4).ask(5)
 
     assert refused.value.status == 413

@@ -30,11 +30,22 @@ from mantlet.errors import PluginError, VictimError
 from mantlet.plugin import Defense, Setup
 from mantlet.types import Kind, Prediction, Query, Signal, Victim
 from serving import calibration
+from serving.explaining import Explain, Explaining, Why
 from serving.folding import ANSWERED, Memory
 from serving.pipeline import Outcome, Pipeline
 from serving.policy import ALLOWED, Level, end_of_refusal
 from serving.victims.torch import TorchVictim
-from tests.helpers import SETUP, Answering, Fold, Lying, Scripted, TinyVictim, query, rows
+from tests.helpers import (
+    SETUP,
+    Answering,
+    Fold,
+    Lying,
+    Scripted,
+    Slopes,
+    TinyVictim,
+    query,
+    rows,
+)
 
 LEVELS = (
     Level(name="normal", defenses=("rounding",)),
@@ -701,3 +712,126 @@ def test_an_answer_takes_as_long_for_a_client_at_an_alarm_as_for_any_other() -> 
     calm, alarmed = np.median(times[False]), np.median(times[True])
 
     assert 0.67 < alarmed / calm < 1.5
+
+
+class Faint(Answering):
+    """Changes explanations."""
+
+    kinds = frozenset({Kind.ATTRIBUTIONS})
+
+
+def explains(
+    victim: TinyVictim,
+    *defenses: Defense,
+    answer: Callable[[Prediction], Any] = lambda maps: maps,
+    **settings: Any,
+) -> tuple[Pipeline, Slopes]:
+    slopes = Slopes(victim, answer)
+    explaining = Explaining(slopes, victim.classes, Explain(classes="any"))
+    return Pipeline(victim, defenses=defenses, explaining=explaining, **settings), slopes
+
+
+def why(pipeline: Pipeline, rows: int, *asked: Any) -> Why:
+    assert pipeline.explaining is not None
+    return pipeline.explaining.ask(rows, *asked)
+
+
+def test_an_explanation_comes_with_the_prediction_and_counts_as_one() -> None:
+    asked, plain = query(rows(6)), whole_chain(VICTIM)
+    settings: dict[str, Any] = {"levels": LEVELS, "alpha": plain.alpha}
+    explaining = Explaining(Slopes(VICTIM), VICTIM.classes)
+    pipeline = Pipeline(VICTIM, plain.detectors, plain.defenses, explaining=explaining, **settings)
+    run = plain.run(asked, {})
+    explained = pipeline.explain(asked, why(pipeline, 6), {})
+    top = VICTIM.predict(asked.inputs).values.argmax(dim=1)
+    maps = explained.maps(0, 6)
+
+    assert maps is not None
+    assert maps.kind is Kind.ATTRIBUTIONS
+    assert torch.equal(maps.values, VICTIM.slopes(top))
+    assert torch.equal(explained.released.values, run.released.values)
+    assert str(explained.memories) == str(run.memories)
+
+
+def test_the_class_and_the_method_that_were_asked_for_are_explained() -> None:
+    pipeline, _ = explains(VICTIM)
+    outcome = pipeline.explain(query(rows(3)), why(pipeline, 3, "twice", [4, 0, 1]), {})
+    maps = outcome.maps(0, 3)
+
+    assert maps is not None
+    assert torch.equal(maps.values, 2 * VICTIM.slopes(torch.tensor([4, 0, 1])))
+
+
+def test_each_defense_changes_its_own_kind() -> None:
+    faint, other = Faint(name="faint"), Answering(name="other")
+    faint._answers.append(lambda given: replace(given, values=given.values / 2))
+    pipeline, _ = explains(VICTIM, faint, other)
+    outcome = pipeline.explain(query(rows(3)), why(pipeline, 3, "", 1), {})
+    maps = outcome.maps(0, 3)
+
+    assert maps is not None
+    assert torch.equal(maps.values, VICTIM.slopes(torch.ones(3, dtype=torch.int64)) / 2)
+    assert [given.kind for given, _, _ in faint._asked] == [Kind.ATTRIBUTIONS]
+    assert [given.kind for given, _, _ in other._asked] == [Kind.PROBABILITIES]
+
+
+def test_rows_whose_level_gives_no_explanations_are_not_even_explained() -> None:
+    levels = (Level(name="all"), Level(name="free", tiers=("free",), explanations=False))
+    pipeline, slopes = explains(VICTIM, levels=levels)
+    asked = query(rows(4), ["a", "b", "a", "b"], tiers=["default", "free", "default", "free"])
+    outcome = pipeline.explain(asked, why(pipeline, 4), {})
+
+    assert outcome.maps(0, 1) is not None
+    assert outcome.maps(1, 2) is None
+    assert outcome.maps(0, 4) is None
+    assert outcome.rows(0, 4) is not None
+    assert torch.equal(slopes.asked[0], asked.inputs[::2])
+    assert outcome.explained is not None
+    assert not outcome.explained.values[1::2].any()
+
+
+def test_denied_rows_are_not_explained() -> None:
+    levels = (Level(name="all"), Level(name="out", rows=3, deny_s=60))
+    pipeline, slopes = explains(VICTIM, levels=levels)
+    outcome = pipeline.explain(query(rows(4)), why(pipeline, 4), {})
+
+    assert [outcome.maps(i, i + 1) is None for i in range(4)] == [False, False, True, True]
+    assert [len(inputs) for inputs in slopes.asked] == [2]
+
+
+def test_in_shadow_mode_everybody_is_explained() -> None:
+    levels = (Level(name="all"), Level(name="out", rows=3, explanations=False))
+    pipeline, _ = explains(VICTIM, levels=levels, shadow=True)
+
+    assert pipeline.explain(query(rows(4)), why(pipeline, 4), {}).maps(0, 4) is not None
+
+
+def test_where_nobody_gets_one_the_explainer_is_not_asked() -> None:
+    pipeline, slopes = explains(VICTIM, levels=(Level(name="all", explanations=False),))
+    pipeline.explain(query(rows(4)), why(pipeline, 4), {})
+
+    assert slopes.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda maps: replace(maps, values=maps.values[:1]), "gave attributions"),
+        (lambda maps: replace(maps, values=maps.values / 0), "not finite"),
+        (lambda maps: replace(maps, kind=Kind.IMAGES), "gave images"),
+        (lambda maps: 1 // 0, "raised ZeroDivisionError"),
+    ],
+    ids=["shape", "infinite", "kind", "raises"],
+)
+def test_an_explainer_that_fails_explains_nothing(answer: Any, message: str) -> None:
+    pipeline, _ = explains(VICTIM, answer=answer)
+
+    with pytest.raises(VictimError, match=message):
+        pipeline.explain(query(rows(2)), why(pipeline, 2), {})
+
+
+def test_a_model_without_an_explainer_explains_nothing() -> None:
+    pipeline, _ = explains(VICTIM)
+
+    with pytest.raises(VictimError, match="gives no explanations"):
+        Pipeline(VICTIM).explain(query(rows(2)), why(pipeline, 2), {})

@@ -119,8 +119,12 @@ def test_without_a_convolution_grad_cam_by_name_is_refused(
         victim.explainer(Explain(methods=("grad_cam",)), b"key")
 
 
-def test_a_layer_that_is_not_there_is_refused_with_those_that_are(plain_victim: TorchVictim) -> None:
-    with pytest.raises(ConfigError, match=r"no layer 'conv9'; its convolutions are .*convolutions\.3"):
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(
+    plain_victim: TorchVictim,
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no layer 'conv9'; its convolutions are .*convolutions\.3"
+    ):
         plain_victim.explainer(Explain(layer="conv9"), b"key")
 
 

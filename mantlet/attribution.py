@@ -1,0 +1,137 @@
+"""Which parts of a row speak for a class: gradients, and what is made of them, by captum."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from mantlet import noise
+from mantlet.errors import ConfigError
+from mantlet.types import Kind, Prediction
+
+Method = Literal["gradient", "input_x_gradient", "integrated_gradients", "smooth_grad", "grad_cam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Of = Literal["logit", "log_probability", "probability"]
+ROWS = 256
+"""Rows that go through the network at once, where a method needs many for each."""
+
+
+class Explainer(Protocol):
+    """Explains a model: ``explain`` maps (B, *shape) rows and (B,) classes to `Kind.ATTRIBUTIONS` (B, *shape).
+
+    The first of its ``methods`` is taken where nobody names one.
+    """
+
+    @property
+    def methods(self) -> tuple[str, ...]: ...
+    def explain(self, inputs: Tensor, classes: Tensor, method: str) -> Prediction: ...
+
+
+def require_captum() -> None:
+    """Raise `ConfigError` where captum is not installed; it is imported here and then not again."""
+    try:
+        import captum.attr  # noqa: F401  # over a second, so not before it is needed
+    except ImportError:
+        raise ConfigError(
+            "captum is not installed; install it with: pip install 'mantlet[explain]'"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Explains a classifier whose ``logits`` (B, C) can be differentiated after (B, *shape) rows.
+
+    ``of`` says what is explained. ``gradient`` is its derivative after the row (Simonyan et al., 2014);
+    ``input_x_gradient`` that times the row; ``integrated_gradients`` the path from ``baseline`` in ``steps``
+    (Sundararajan et al., 2017); ``smooth_grad`` the mean gradient at ``samples`` copies with noise of
+    deviation ``sigma`` (Smilkov et al., 2017), keyed with the ``secret``, so that nothing is won by asking
+    again; ``grad_cam`` the channels of ``layer`` weighted by their gradients, enlarged to the picture and
+    the same in all of its channels (Selvaraju et al., 2017).
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    layer: nn.Module | None = None
+    of: Of = "log_probability"
+    steps: int = 32
+    samples: int = 16
+    sigma: float = 0.15
+    baseline: float = 0.0
+    secret: bytes = b""
+    methods: tuple[Method, ...] = METHODS
+
+    def explain(self, inputs: Tensor, classes: Tensor, method: str) -> Prediction:
+        """Maps (B, *shape) float32 of (B, *shape) rows, for (B,) classes each."""
+        rows = inputs.detach().clone().requires_grad_()
+        ways = {
+            "gradient": self._gradient,
+            "input_x_gradient": self._input_x_gradient,
+            "integrated_gradients": self._integrated,
+            "smooth_grad": self._smooth,
+            "grad_cam": self._grad_cam,
+        }
+        maps = ways[method](rows, classes)
+        return Prediction(maps.detach().float().cpu(), Kind.ATTRIBUTIONS)
+
+    def _scores(self, rows: Tensor) -> Tensor:
+        """(B, C) what is explained."""
+        logits = self.logits(rows)
+        if self.of == "logit":
+            return logits
+        log = torch.log_softmax(logits, dim=1)
+        return log if self.of == "log_probability" else log.exp()
+
+    def _gradient(self, rows: Tensor, classes: Tensor) -> Tensor:
+        from captum.attr import Saliency
+
+        maps: Tensor = Saliency(self._scores).attribute(rows, target=classes, abs=False)
+        return maps
+
+    def _input_x_gradient(self, rows: Tensor, classes: Tensor) -> Tensor:
+        from captum.attr import InputXGradient
+
+        maps: Tensor = InputXGradient(self._scores).attribute(rows, target=classes)
+        return maps
+
+    def _integrated(self, rows: Tensor, classes: Tensor) -> Tensor:
+        from captum.attr import IntegratedGradients
+
+        maps: Tensor = IntegratedGradients(self._scores).attribute(
+            rows,
+            baselines=self.baseline,
+            target=classes,
+            n_steps=self.steps,
+            internal_batch_size=max(ROWS, len(rows)),
+        )
+        return maps
+
+    def _smooth(self, rows: Tensor, classes: Tensor) -> Tensor:
+        """By copies of all rows; captum's own noise has no key."""
+        with torch.no_grad():
+            count = self.samples * rows[0].numel()
+            drawn = noise.normal(self.secret, "smooth_grad", rows, count)
+            copies = rows[:, None] + self.sigma * drawn.view(
+                len(rows), self.samples, *rows.shape[1:]
+            )
+        maps = [
+            self._gradient(copies[:, i].detach().requires_grad_(), classes)
+            for i in range(self.samples)
+        ]
+        return torch.stack(maps).mean(dim=0)
+
+    def _grad_cam(self, rows: Tensor, classes: Tensor) -> Tensor:
+        from captum.attr import LayerGradCam
+
+        assert self.layer is not None  # or it would not be one of the methods
+        coarse = LayerGradCam(self._scores, self.layer).attribute(
+            rows, target=classes, relu_attributions=True
+        )  # (B, 1, h, w)
+        maps = nn.functional.interpolate(coarse, rows.shape[2:], mode="bilinear")
+        return maps.expand_as(rows)
+
+
+def last_convolution(network: nn.Module) -> nn.Module | None:
+    """Where Grad-CAM looks: the last convolution in order of registration; none without any."""
+    found = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return found[-1] if found else None
