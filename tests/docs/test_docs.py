@@ -201,7 +201,8 @@ def test_decisions_are_short_and_of_one_form() -> None:
     ]
     for record in records:
         text = record.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 20, record.name
+        longest = 30 if "libraries" in record.name else 20  # a line each
+        assert len(text.splitlines()) <= longest, record.name
         assert re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE) == [
             "Context.",
             "Choice.",
