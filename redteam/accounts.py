@@ -1,4 +1,4 @@
-"""Several accounts used as one thief: all of them in turn, or the next one when one is refused."""
+"""Several accounts used as one thief: in turn, all at once, or the next one when one is refused."""
 
 from collections.abc import Sequence
 
@@ -102,3 +102,21 @@ class Rotate(_Accounts):
             except Refused as refusal:
                 self._drop(self._left[0], refusal)
         raise self._last()
+
+
+class Together(_Accounts):
+    """Asks every account each row, and answers the mean of what they are told.
+
+    What is drawn or marked for one client alone fades as there are more. Raises `Refused` once all are.
+    """
+
+    def query(self, inputs: Tensor) -> Tensor:
+        answers = []
+        for oracle in list(self._left):
+            try:
+                answers.append(oracle.query(inputs))
+            except Refused as refusal:
+                self._drop(oracle, refusal)
+        if not answers:
+            raise self._last()
+        return torch.stack(answers).mean(dim=0)

@@ -40,8 +40,8 @@ class OverHttp:
     ``patience_s`` a request at most; a connection that fails, closes or takes over ``timeout_s`` is tried
     `RETRIES` times more. ``rows`` counts what was sent again as well: the target may have charged it.
 
-    403, and a 429 beyond the patience, raise `Refused`; a target that is down or answers what is neither
-    probabilities nor labels raises `TargetError`; a key or a model it does not know, `ConfigError`.
+    403, and a 429 beyond the patience, raise `Refused`; a target that is down or answers what is none of
+    probabilities, labels and pictures raises `TargetError`; a key or a model it does not know, `ConfigError`.
     """
 
     def __init__(
@@ -105,11 +105,21 @@ class OverHttp:
         return self._model
 
     def query(self, inputs: Tensor) -> Tensor:
-        """(B, C) probabilities or (B,) labels of (B, *shape), whatever the batches."""
+        """(B, C) probabilities, (B,) labels or (B, C, H, W) pictures of (B, *shape), whatever the batches."""
         if self._protocol != "v1":
             self.describe()
         parts = torch.split(inputs.detach().cpu().float(), self._batch)
         return torch.cat(self._runner.run(self._ask_all([part.numpy() for part in parts])))
+
+    def generate(self, seed: int, rows: int) -> Tensor:
+        """(rows, C, H, W) pictures of a generator for a seed, in one request, whatever the protocol."""
+        return self._runner.run(self._generate(seed, rows))
+
+    async def _generate(self, seed: int, rows: int) -> Tensor:
+        reply = await self._patiently(
+            wire.ask_generate(quote(self._name, safe=""), seed, rows), rows
+        )
+        return self._counted(wire.answer_npy(reply.body, self._of), rows)
 
     async def _describe(self) -> wire.Model:
         asked = wire.Question(f"/v2/models/{quote(self._name, safe='')}", b"", {})
@@ -145,16 +155,17 @@ class OverHttp:
             binary = self._protocol == "v2"
             question = wire.ask_v2(name, self._model, rows, binary=binary)
         reply = await self._patiently(question, len(rows))
-        answer = wire.checked(self._read(reply), len(rows), self._of)
+        return self._counted(self._read(reply), len(rows))
+
+    def _counted(self, values: np.ndarray, rows: int) -> Tensor:
+        answer = wire.checked(values, rows, self._of)
         self._floats += answer.numel()
         return answer
 
     def _read(self, reply: Reply) -> np.ndarray:
         kind = reply.headers.get("Content-Type", "").partition(";")[0]
         if kind.startswith("image/"):
-            raise TargetError(
-                f"{self._of} answers images ({kind}); this attack learns from probabilities or labels"
-            )
+            raise TargetError(f"{self._of} answers a file of {kind}; wanted numbers")
         if self._protocol == "v1":
             return wire.answer_v1(reply.body, self._of)
         return wire.answer_v2(reply.headers, reply.body, self._of)

@@ -1,5 +1,6 @@
 """How rows and answers look in the V1 and V2 inference protocols, and what is no answer to learn from."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 from mantlet.errors import TargetError
 
 JSON, BINARY = "application/json", "application/octet-stream"
+NPY = "application/x-npy"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 TAKEN = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 SENT = TAKEN | {"INT32": "<i4", "INT64": "<i8"}
@@ -100,21 +102,39 @@ def answer_v2(headers: Mapping[str, str], body: bytes, of: str) -> np.ndarray:
     return numbers.reshape(shape)
 
 
+def ask_generate(name: str, seed: int, rows: int) -> Question:
+    """Pictures by number and seed, as one .npy."""
+    body = orjson.dumps({"n": rows, "seed": seed})
+    return Question(f"/v1/models/{name}:generate", body, {"Content-Type": JSON, "Accept": NPY})
+
+
+def answer_npy(body: bytes, of: str) -> np.ndarray:
+    """The array of a .npy."""
+    try:
+        found = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise TargetError(f"{of} answers no .npy file") from error
+    if not isinstance(found, np.ndarray):
+        raise TargetError(f"{of} answers several arrays; wanted one .npy")
+    return found
+
+
 def checked(values: np.ndarray, rows: int, of: str) -> Tensor:
-    """(B, C) float32 probabilities or (B,) int64 labels to ``rows`` rows; `TargetError` for anything else."""
+    """What is there to learn from in the answer to ``rows`` rows; `TargetError` where nothing is.
+
+    (B, C) float32 probabilities, (B,) int64 labels, or (B, C, H, W) float32 pictures in [0, 1].
+    """
     if values.dtype.kind in "iu" and values.shape in ((rows,), (rows, 1)):
         return torch.from_numpy(values.reshape(rows).astype(np.int64))
-    if values.ndim > 2:
+    pictures = values.ndim == 4
+    if values.ndim not in (2, 4) or len(values) != rows or values.shape[1] < 2 - pictures:
         raise TargetError(
-            f"{of} answers images or the like, of shape {values.shape}; this attack learns from"
-            " probabilities or labels"
-        )
-    if values.ndim != 2 or len(values) != rows or values.shape[1] < 2:
-        raise TargetError(
-            f"{of} answers shape {values.shape} to {rows} rows; wanted ({rows}, classes) or ({rows},)"
+            f"{of} answers shape {values.shape} to {rows} rows; wanted ({rows}, classes), ({rows},), or"
+            f" pictures ({rows}, channels, height, width)"
         )
     if not (np.isfinite(values).all() and values.min() >= -SLACK and values.max() <= 1 + SLACK):
-        raise TargetError(f"{of} answers numbers that are no probabilities: logits?")
+        no = "no pictures in [0, 1]" if pictures else "no probabilities: logits?"
+        raise TargetError(f"{of} answers numbers that are {no}")
     return torch.from_numpy(values.astype(np.float32).clip(0, 1))
 
 

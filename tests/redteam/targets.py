@@ -8,6 +8,14 @@ import numpy as np
 from mantlet.data import Images
 from tests.e2e.harness import PLAIN, TIERS
 
+GENERATOR = {
+    "victim": {
+        "type": "onnx",
+        "weights": str(Path(__file__).parents[1] / "data/models/mnist_gan_mlp_csinva.onnx"),
+        "task": "generate",
+        "output_range": [-1, 1],
+    }
+}
 DENYING = [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]
 CONFIG: dict[str, Any] = {
     "identity": {"open": False},
@@ -16,6 +24,7 @@ CONFIG: dict[str, Any] = {
         "mnist": PLAIN,
         "labels": PLAIN | {"answer": "labels"},
         "denying": PLAIN | {"policy": DENYING},
+        "digits": GENERATOR,
     },
 }
 QUICK = ("--set", "training.steps=40", "--set", "request=32", "--clone-set", "width=4")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from redteam.accounts import Rotate, Split, Turns
+from redteam.accounts import Rotate, Split, Together, Turns
 from redteam.oracle import Refused
 from tests.helpers import rows
 from tests.redteam.oracles import Patient, labels, shares
@@ -67,3 +67,21 @@ def test_labels_go_through(kind: type[Split | Turns | Rotate]) -> None:
     thief = kind([Patient(answer=labels), Patient(answer=labels)])
 
     assert torch.equal(thief.query(inputs), labels(inputs))
+
+
+def test_all_accounts_are_asked_the_same_and_their_mean_is_the_answer() -> None:
+    accounts = [Patient(answer=lambda x, n=n: shares(x) + n) for n in (0.0, 1.0, 5.0)]
+    thief, inputs = Together(accounts), rows(4)
+
+    assert torch.allclose(thief.query(inputs), shares(inputs) + 2)
+    assert thief.rows == 12
+
+
+def test_the_mean_is_of_those_who_are_left() -> None:
+    accounts = [Patient(), Patient(most=4, answer=lambda x: shares(x) + 1)]
+    thief, inputs = Together(accounts), rows(4)
+    thief.query(inputs)
+
+    assert torch.allclose(thief.query(inputs), shares(inputs))
+    with pytest.raises(Refused, match="all 1 accounts are refused"):
+        Together([Patient(most=0)]).query(inputs)

@@ -59,6 +59,29 @@ def test_labels_are_one_number_a_row(
     assert oracle.floats == 100
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS[:2])
+def test_a_generator_answers_latents_with_pictures(running: Running, protocol: str) -> None:
+    latents = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
+    with OverHttp(
+        running.url, "digits", key=running.new_key(), protocol=protocol, batch=4
+    ) as oracle:  # type: ignore[arg-type]
+        pictures = oracle.query(latents)
+
+        assert pictures.shape == (9, 1, 28, 28)
+        assert oracle.describe().shape == (64,)
+        assert (oracle.rows, oracle.floats) == (9, 9 * 784)
+
+
+def test_a_generator_draws_for_seeds_and_the_same_for_the_same(running: Running) -> None:
+    with OverHttp(running.url, "digits", key=running.new_key()) as oracle:
+        first, again, other = (oracle.generate(seed, 5) for seed in (1, 1, 2))
+
+        assert first.shape == (5, 1, 28, 28)
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+        assert oracle.rows == 15
+
+
 def test_a_ban_midway_refuses_and_what_was_sent_is_counted(
     running: Running, pictures: torch.Tensor
 ) -> None:
@@ -167,8 +190,11 @@ def test_an_overloaded_target_is_waited_for_within_the_patience() -> None:
 @pytest.mark.parametrize(
     ("answer", "telling"),
     [
-        (saying(b"\x89PNG", Content_Type="image/png"), r"answers images \(image/png\)"),
-        (saying({"predictions": [[[[0.0] * 8] * 8] * 3] * 2}), "images or the like"),
+        (
+            saying(b"\x89PNG", Content_Type="image/png"),
+            "answers a file of image/png; wanted numbers",
+        ),
+        (saying({"predictions": [[[0.0] * 8] * 8] * 2}), "wanted .* or pictures"),
         (saying({"predictions": [[0.5, 0.5]]}), r"answers shape \(1, 2\) to 2 rows"),
         (saying(b"hello"), "answers no JSON"),
         (saying({}, status=302, Location="http://else"), "refuses what is sent: 302"),

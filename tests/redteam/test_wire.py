@@ -9,6 +9,7 @@ import torch
 
 from mantlet.errors import TargetError
 from redteam import wire
+from tests.e2e.harness import npy
 from tests.e2e.upstream_servers import METADATA
 
 OF = "target 'http://t'"
@@ -104,7 +105,8 @@ def test_probabilities_and_labels_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("values", "telling"),
     [
-        (np.zeros((2, 3, 8, 8)), "images or the like"),
+        (np.zeros((2, 3, 8)), r"wanted .* pictures \(2, channels, height, width\)"),
+        (np.full((2, 3, 8, 8), -1.0), r"no pictures in \[0, 1\]"),
         (np.zeros((3, 4)), r"\(3, 4\) to 2 rows"),
         (np.zeros(2), r"wanted \(2, classes\)"),
         (np.array([[-3.0, 4.0]] * 2), "logits"),
@@ -114,3 +116,20 @@ def test_probabilities_and_labels_are_told_apart() -> None:
 def test_what_cannot_be_learned_from_is_named(values: np.ndarray, telling: str) -> None:
     with pytest.raises(TargetError, match=telling):
         wire.checked(values, 2, OF)
+
+
+def test_pictures_are_taken_as_they_are() -> None:
+    pictures = np.linspace(0, 1.0005, 2 * 3 * 16).reshape(2, 3, 4, 4)
+    taken = wire.checked(pictures, 2, OF)
+
+    assert taken.dtype == torch.float32
+    assert np.allclose(taken.numpy(), pictures.clip(0, 1))
+
+
+def test_an_array_file_is_read_and_nothing_else_is() -> None:
+    pictures = np.zeros((2, 1, 4, 4), np.float32)
+
+    assert wire.answer_npy(npy(pictures), OF).shape == (2, 1, 4, 4)
+    for body in (b"", b"hello", npy(np.array([{}]), allow_pickle=True)):
+        with pytest.raises(TargetError, match=r"http://t' answers no \.npy"):
+            wire.answer_npy(body, OF)
