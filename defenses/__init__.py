@@ -1,9 +1,12 @@
 """Defenses transform predictions; ``BUILTIN`` lists those that come with Mantlet."""
 
 from defenses.adaptive_misinformation import AdaptiveMisinformation
+from defenses.adversarial_noise import AdversarialNoise
+from defenses.blur import Blur
 from defenses.dawn import Dawn
 from defenses.gaussian_noise import GaussianNoise
 from defenses.gradient_redirection import GradientRedirection
+from defenses.jpeg import Jpeg
 from defenses.label_only import LabelOnly
 from defenses.latent_budget import LatentBudget
 from defenses.linear_interpolation import LinearInterpolation
@@ -20,9 +23,12 @@ from mantlet.registry import discover
 GROUP = "mantlet.defenses"
 BUILTIN: tuple[type[Defense], ...] = (
     AdaptiveMisinformation,
+    AdversarialNoise,
+    Blur,
     Dawn,
     GaussianNoise,
     GradientRedirection,
+    Jpeg,
     LabelOnly,
     Mad,
     ModelGuardS,

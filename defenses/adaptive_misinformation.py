@@ -1,6 +1,5 @@
 """Adaptive misinformation (Kariyappa and Qureshi, 2020): the less a row is known, the less its answer is true."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor, nn
 
-from mantlet import architectures, noise, simplex, weights
+from mantlet import architectures, noise, simplex
 from mantlet.errors import WeightsError
 from mantlet.plugin import Defense, Setup
 from mantlet.types import Prediction, Query, Signal, suspicion_of
@@ -54,7 +53,7 @@ class AdaptiveMisinformation(Defense):
     def load(self, setup: Setup) -> None:
         self._secret = setup.secret
         if self.weights is not None:
-            self._network = _read(self.weights).eval().to(setup.device)
+            self._network = architectures.read(self.weights).to(setup.device)
             if setup.shape:
                 self._probe(setup)
 
@@ -100,17 +99,3 @@ class AdaptiveMisinformation(Defense):
         top, classes = clean.argmax(dim=1), clean.shape[1]
         steps = 1 + torch.from_numpy((draws * (classes - 1)).astype("int64")).to(top.device)
         return simplex.one_hot((top + steps) % classes, classes).to(clean)
-
-
-def _read(path: Path) -> nn.Module:
-    """The network of a file, as its own metadata describes it."""
-    try:
-        recipe = json.loads(weights.metadata(path)["recipe"])
-        name, settings = recipe["architecture"], recipe.get("settings", {})
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"weights '{path}': the file names no architecture; write its metadata 'recipe' as mantlet train does"
-        ) from error
-    network = architectures.build(name, settings)
-    weights.load_into(network, path, name)
-    return network

@@ -5,11 +5,14 @@ maps (B, *input_shape) to logits (B, C). Where it also has ``embed`` (to feature
 ``classify`` (from features to logits), detectors see the features.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from torch import Tensor, nn
 
-from mantlet.errors import ConfigError
+from mantlet import weights
+from mantlet.errors import ConfigError, WeightsError
 from mantlet.generators import DcganGenerator, MlpGenerator, WganGenerator
 from mantlet.registry import describe, did_you_mean, load_entries
 from mantlet.translators import Superres
@@ -145,3 +148,17 @@ def build(name: str, settings: Mapping[str, int | float | str | bool]) -> nn.Mod
         raise ConfigError(
             f"architecture '{name}' does not take {dict(settings)}: {error}"
         ) from error
+
+
+def read(path: Path) -> nn.Module:
+    """The network of a file, as its own metadata describes it, to answer and not to be trained."""
+    try:
+        recipe = json.loads(weights.metadata(path)["recipe"])
+        name, settings = recipe["architecture"], recipe.get("settings", {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"weights '{path}': the file names no architecture; write its metadata 'recipe' as mantlet train does"
+        ) from error
+    network = build(name, settings)
+    weights.load_into(network, path, name)
+    return network.eval().requires_grad_(False)

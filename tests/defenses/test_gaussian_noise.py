@@ -3,7 +3,7 @@ import torch
 from defenses.gaussian_noise import GaussianNoise
 from mantlet import noise, simplex
 from mantlet.plugin import Setup
-from mantlet.types import Prediction
+from mantlet.types import Kind, Prediction
 from tests.helpers import SETUP, probabilities, query, rows
 
 SMOOTH = [[0.6, 0.2, 0.1, 0.06, 0.04]]
@@ -73,3 +73,17 @@ def test_more_sigma_is_more_noise() -> None:
 
     assert distances == sorted(distances)
     assert distances[2] > 4 * distances[0]
+
+
+def test_pictures_get_noise_of_that_size_keyed_on_the_row_and_stay_pictures() -> None:
+    grey = Prediction(torch.full((2, 3, 64, 64), 0.5), Kind.IMAGES)
+    asked = rows(1).repeat(2, 1, 1, 1)
+    change = loaded(0.05)(grey, query(asked), {}).values - 0.5
+    other = loaded(0.05)(grey, query(rows(2)), {}).values - 0.5
+    bright = loaded(1.0)(Prediction(torch.ones(2, 3, 64, 64), Kind.IMAGES), query(asked), {})
+
+    assert torch.equal(change[0], change[1])
+    assert abs(float(change.std()) - 0.05) < 0.002
+    assert abs(float(torch.corrcoef(other.flatten(1))[0, 1])) < 0.05
+    assert bright.values.max() <= 1
+    assert bright.values.min() >= 0

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from mantlet import architectures
-from mantlet.errors import ConfigError
+from mantlet import architectures, weights
+from mantlet.errors import ConfigError, WeightsError
+from mantlet.translators import Superres
 
 CLASSIFIERS = [name for name, made in architectures.BUILTIN.items() if not hasattr(made, "task")]
 
@@ -48,3 +51,18 @@ def test_an_unknown_architecture_gets_a_hint() -> None:
 def test_settings_that_a_network_does_not_take_are_named(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"'lenet' does not take .*{next(iter(settings))}"):
         architectures.build("lenet", settings)
+
+
+def test_a_trained_network_is_read_as_its_file_describes_it(root: Path) -> None:
+    network = architectures.read(root / "configs/models/superres-x2.safetensors")
+
+    assert isinstance(network, Superres)
+    assert not network.training
+    assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_a_file_that_names_no_architecture_is_refused(tmp_path: Path) -> None:
+    weights.save(nn.Linear(2, 2), tmp_path / "linear.safetensors", {})
+
+    with pytest.raises(WeightsError, match="names no architecture"):
+        architectures.read(tmp_path / "linear.safetensors")

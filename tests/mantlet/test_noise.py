@@ -130,3 +130,21 @@ def test_marks_cannot_be_made_without_the_key() -> None:
 
     assert len(twins) > 3
     assert (one != other).mean() > 0.9
+
+
+def test_fields_are_standard_normal_and_a_seed_draws_the_same_wherever_it_stands() -> None:
+    seeds = noise.row_seeds(KEY, "noise", rows(40))
+    drawn = noise.fields(seeds, (3, 20, 20))
+    turned = noise.fields(seeds[::-1].copy(), (3, 20, 20))
+
+    assert torch.equal(drawn, turned.flip(0))
+    assert stats.kstest(drawn.flatten().numpy(), "norm").pvalue > 0.01
+    assert np.abs(np.corrcoef(drawn.flatten(1).numpy()) - np.eye(40)).max() < 0.15
+
+
+def test_items_have_seeds_of_their_own_under_each_key_and_name() -> None:
+    items = [b"one", b"other"]
+    drawn = [noise.seeds_of(k, n, items) for k, n in ((KEY, "n"), (KEY, "m"), (b"key", "n"))]
+
+    assert np.array_equal(drawn[0], noise.seeds_of(KEY, "n", items))
+    assert len(np.unique(drawn)) == 6
