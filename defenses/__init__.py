@@ -17,6 +17,7 @@ from defenses.reverse_sigmoid import ReverseSigmoid
 from defenses.rounding import Rounding
 from defenses.semantic_interpolation import SemanticInterpolation
 from defenses.top_k import TopK
+from defenses.watermark.defense import Watermark
 from mantlet.plugin import Defense, InputDefense
 from mantlet.registry import discover
 
@@ -36,6 +37,7 @@ BUILTIN: tuple[type[Defense], ...] = (
     ReverseSigmoid,
     Rounding,
     TopK,
+    Watermark,
 )
 
 INPUT_GROUP = "mantlet.input_defenses"

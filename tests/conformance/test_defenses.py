@@ -17,7 +17,12 @@ from mantlet.types import Kind, Prediction, Query, Signal
 from tests.conformance.strategies import rows_of_probabilities, settings_of
 from tests.helpers import SETUP, query, rows
 
-every_defense = pytest.mark.parametrize("plugin", defenses.known().values(), ids=defenses.known())
+KNOWN = defenses.known()
+OF_PROBABILITIES = {name: kind for name, kind in KNOWN.items() if Kind.PROBABILITIES in kind.kinds}
+every_defense = pytest.mark.parametrize("plugin", KNOWN.values(), ids=KNOWN)
+defense_of_probabilities = pytest.mark.parametrize(
+    "plugin", OF_PROBABILITIES.values(), ids=OF_PROBABILITIES
+)
 
 
 def load(drawn: Defense) -> Defense:
@@ -47,7 +52,7 @@ def row_of(
     return replace(prediction, values=prediction.values[one]), alone, heard
 
 
-@every_defense
+@defense_of_probabilities
 @given(data=st.data())
 def test_rows_stay_on_the_simplex_with_their_top_class(
     plugin: type[Defense], data: st.DataObject
@@ -64,7 +69,7 @@ def test_rows_stay_on_the_simplex_with_their_top_class(
         assert torch.equal(answer.values.argmax(dim=1), values.argmax(dim=1))
 
 
-@every_defense
+@defense_of_probabilities
 @given(data=st.data())
 def test_rows_that_a_victim_rounded_are_taken_too(
     plugin: type[Defense], data: st.DataObject
@@ -81,7 +86,7 @@ def test_rows_that_a_victim_rounded_are_taken_too(
     assert simplex.on_simplex(answer.values)
 
 
-@every_defense
+@defense_of_probabilities
 @given(data=st.data())
 def test_the_same_query_gets_the_same_answer(plugin: type[Defense], data: st.DataObject) -> None:
     """Of this instance, and of another with the same settings, as after a restart."""
@@ -93,7 +98,7 @@ def test_the_same_query_gets_the_same_answer(plugin: type[Defense], data: st.Dat
     assert torch.equal(first(*arguments).values, second(*arguments).values)
 
 
-@every_defense
+@defense_of_probabilities
 @given(data=st.data())
 def test_a_row_is_answered_alike_alone_and_in_a_batch(
     plugin: type[Defense], data: st.DataObject
@@ -106,7 +111,7 @@ def test_a_row_is_answered_alike_alone_and_in_a_batch(
     assert torch.allclose(together, torch.cat(alone), atol=1e-5)
 
 
-@every_defense
+@defense_of_probabilities
 @given(data=st.data(), steps=st.integers(1, 10))
 def test_a_change_by_suspicion_stays_on_the_simplex_with_the_top_class(
     plugin: type[Defense], data: st.DataObject, steps: int
@@ -127,7 +132,7 @@ def test_a_change_by_suspicion_stays_on_the_simplex_with_the_top_class(
         assert torch.equal(answer.argmax(dim=1), prediction.values.argmax(dim=1))
 
 
-@every_defense
+@defense_of_probabilities
 @given(data=st.data())
 def test_arguments_are_not_written_into(plugin: type[Defense], data: st.DataObject) -> None:
     defense = load(data.draw(settings_of(plugin)))
@@ -164,7 +169,7 @@ def test_a_defense_says_what_it_is_costs_and_what_undoes_it(plugin: type[Defense
     assert "What undoes it:" in text
 
 
-@every_defense
+@defense_of_probabilities
 def test_no_row_of_two_to_a_hundred_classes_is_too_wide(plugin: type[Defense]) -> None:
     defense = load(plugin())
 

@@ -1,0 +1,81 @@
+"""What pictures say about any mark, before a key is asked: the waves that are left of them, tile upon tile."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from defenses.watermark.carriers import BAND, TILE, radii
+from defenses.watermark.seeing import luma, residual
+
+CHUNK = 2_000_000
+"""Pixels that are read at once."""
+ENOUGH = 8
+"""From so many pictures on, what differs between them is told from what all share."""
+SOFT = 0.5
+"""Strength, in that of an ordinary wave, from which on a wave's vote grows little."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The waves of n pictures, as they are and mirrored: ``waves`` (n, 2, K) complex; (height, width) of each."""
+
+    waves: Tensor
+    sizes: Sequence[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @cached_property
+    def whitened(self) -> Tensor:
+        """(n, 2, K): waves brought to one strength, and none so strong that it outvotes the others.
+
+        The strength of a wave is what differs between pictures, or that of its ring where there are few.
+        Phases stay, so moving the pictures changes nothing.
+        """
+        if len(self) >= ENOUGH:
+            power = (self.waves - self.waves.mean(dim=0)).abs().square().mean(dim=(0, 1))
+        else:
+            power = _of_rings(self.waves.abs().square().mean(dim=(0, 1)))
+        strength = self.waves / power.clamp(min=1e-12).sqrt()
+        return strength / (strength.abs() + SOFT)
+
+
+def _of_rings(power: Tensor) -> Tensor:
+    """(K,) means over waves of about one length."""
+    rings = radii().round().long()
+    sums = torch.zeros(int(rings.max()) + 1).index_add(0, rings, power)
+    return (sums / torch.bincount(rings).clamp(min=1))[rings]
+
+
+def read(images: Iterable[Tensor]) -> Reading:
+    """Read batches of (B, C, H, W) pictures in [0, 1], grey or RGB; batches may differ in size."""
+    waves: list[Tensor] = []
+    sizes: list[tuple[int, int]] = []
+    for batch in images:
+        height, width = batch.shape[-2:]
+        for part in torch.split(batch, max(1, CHUNK // (height * width))):
+            waves += [_waves(part.float())] if len(part) else []  # no transform takes none
+            sizes += [(height, width)] * len(part)
+    if not waves:
+        return Reading(torch.zeros(0, 2, len(BAND), dtype=torch.complex64), [])
+    return Reading(torch.cat(waves), sizes)
+
+
+def _waves(images: Tensor) -> Tensor:
+    left = residual(luma(images)).squeeze(1)
+    both = torch.stack([left, left.flip(-1)], dim=1)  # (B, 2, H, W)
+    spectrum = torch.fft.fft2(_folded(both))
+    found: Tensor = spectrum[..., BAND[:, 0], BAND[:, 1]]
+    return found
+
+
+def _folded(values: Tensor) -> Tensor:
+    """(B, 2, H, W) to (B, 2, TILE, TILE): the sum of all tiles."""
+    height, width = values.shape[-2:]
+    padded = functional.pad(values, (0, -width % TILE, 0, -height % TILE))
+    down, across = padded.shape[-2] // TILE, padded.shape[-1] // TILE
+    return padded.view(len(values), 2, down, TILE, across, TILE).sum(dim=(2, 4))

@@ -1,0 +1,53 @@
+"""What an eye and a detector see of a picture: brightness, where a mark hides, and what is left of edges."""
+
+from torch import Tensor
+from torch.nn import functional
+
+WINDOW = 5
+BUSY = 0.06
+"""Standard deviation of brightness within a window that hides a mark well."""
+EDGE = 0.03
+"""Changes within a window that are larger belong to the picture, smaller ones may be a mark."""
+LIMIT = 0.06
+"""No pixel speaks louder."""
+
+
+def luma(images: Tensor) -> Tensor:
+    """(B, C, H, W) grey or RGB pictures to their brightness (B, 1, H, W)."""
+    if images.shape[1] == 1:
+        return images
+    weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def visibility(brightness: Tensor) -> Tensor:
+    """(B, 1, H, W) how much of a mark each pixel hides: 0.5 on flat grey, 1 on flat black, up to 2.
+
+    Contrast hides (Watson, 1993), and so do near black and near white, where the eye tells levels worse.
+    """
+    mean, variance = _moments(brightness)
+    contrast = (variance.sqrt() / BUSY).clamp(max=2)
+    return 0.5 + 0.5 * contrast + 0.5 * (2 * mean - 1).square()
+
+
+def residual(brightness: Tensor) -> Tensor:
+    """(B, 1, H, W) what a guided filter takes for noise: the mark, and little of the picture.
+
+    He, Sun and Tang, "Guided image filtering", 2010: where a window is flat its mean is taken away, where
+    it holds an edge nearly everything is.
+    """
+    mean, variance = _moments(brightness)
+    slope = variance / (variance + EDGE**2)
+    smooth = _box(slope) * brightness + _box(mean * (1 - slope))
+    return (brightness - smooth).clamp(-LIMIT, LIMIT)
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    mean = _box(values)
+    return mean, (_box(values.square()) - mean.square()).clamp(min=0)
+
+
+def _box(values: Tensor) -> Tensor:
+    """Means over windows; those at the border hold fewer pixels."""
+    side = WINDOW // 2
+    return functional.avg_pool2d(values, WINDOW, 1, side, count_include_pad=False)

@@ -1,0 +1,116 @@
+"""A mark is found where it is, and p-values are what they say where it is not."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from defenses.watermark.carriers import COUNT, MarkKey
+from defenses.watermark.detection import detect, model_p_value, search, statistic
+from defenses.watermark.mark import Mark
+from defenses.watermark.reading import read
+from mantlet.data import Images
+
+SECRET = b"a secret of the tests"
+KEY = MarkKey(SECRET, "m")
+
+
+@pytest.fixture(scope="module")
+def clean(digits: Images) -> Tensor:
+    return torch.from_numpy(digits.x[:64])
+
+
+@pytest.fixture(scope="module")
+def served(clean: Tensor) -> Tensor:
+    marked = Mark(SECRET, "m").embed(clean, ["ann"] * len(clean))
+    return (marked * 255).round() / 255
+
+
+def cropped(images: Tensor, side: int) -> Tensor:
+    """Each by itself, somewhere."""
+    corners = np.random.default_rng(0).integers(0, images.shape[-1] - side + 1, (len(images), 2))
+    return torch.stack(
+        [p[:, i : i + side, j : j + side] for p, (i, j) in zip(images, corners, strict=True)]
+    )
+
+
+def test_64_pictures_prove_the_mark(clean: Tensor, served: Tensor) -> None:
+    assert detect(served, KEY).p < 1e-6
+    assert model_p_value(served, SECRET, "m") == detect(served, KEY).p
+    assert detect(clean, KEY).p > 0.01
+    assert detect(served, MarkKey(b"another secret", "m")).p > 0.01
+
+
+def test_the_mark_is_found_after_crop_mirror_and_noise(served: Tensor) -> None:
+    noise = 0.05 * torch.randn(served.shape, generator=torch.Generator().manual_seed(0))
+
+    assert detect((served + noise).clamp(0, 1), KEY).p < 1e-4
+    assert detect(served[:, :, 4:26, 2:24], KEY).way == "moved"
+    assert detect(served[:, :, 4:26, 2:24], KEY).p < 1e-4
+    assert detect(served.flip(-1), KEY).p < 1e-4
+    assert detect(cropped(served, 22), KEY).way == "each"
+    assert detect(cropped(served, 22), KEY, whole=(28, 28)).p < 1e-4
+
+
+def test_pictures_of_several_clients_and_sizes_are_taken_together(clean: Tensor) -> None:
+    marked = Mark(SECRET, "m").embed(clean, [f"client {i % 7}" for i in range(len(clean))])
+    found = detect([marked[:40], marked[40:, :, :, :26]], KEY)
+
+    assert found.p < 1e-6
+    assert found.pictures == 64
+
+
+def test_what_was_resized_is_found_at_the_right_scale(clean: Tensor) -> None:
+    large = torch.nn.functional.interpolate(clean[:8], size=(128, 128), mode="bilinear")
+    served = Mark(SECRET, "m").embed(large, ["ann"] * 8)
+    smaller = torch.nn.functional.interpolate(
+        served, size=(96, 96), mode="bilinear", antialias=True
+    )
+
+    assert detect(smaller, KEY).p > 1e-3
+    found = detect(smaller, KEY, scales=(0.5, 0.75))
+    assert found.scale == 0.75
+    assert found.p < 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_p_values_of_wrong_keys_are_never_too_small(
+    clean: Tensor, served: Tensor, count: int
+) -> None:
+    """Whatever the pictures are, marked ones with another key too: the share of keys with p <= a is at most a."""
+    for images in (clean[:count], served[:count], torch.rand(count, 1, 40, 40).round()):
+        reading = read([images])
+        p = np.array([search(reading, MarkKey(i.to_bytes(2), "m")).p for i in range(400)])
+
+        for level in (0.3, 0.1, 0.03, 0.01):
+            assert (p <= level).mean() <= level + 3 * (level / 400) ** 0.5
+
+
+def test_a_hundred_thousand_keys_fit_no_better_than_the_bound_says(clean: Tensor) -> None:
+    from defenses.watermark.bounds import log_tail
+
+    weights = read([clean]).whitened.mean(dim=0)[0]
+    coefficients = torch.view_as_real(weights).flatten()
+    draws = torch.randint(0, 2, (100_000, COUNT), generator=torch.Generator().manual_seed(0))
+    fits = ((draws.float() * 2 - 1) @ coefficients / coefficients.norm()).numpy()
+
+    for level in (0.1, 1e-2, 1e-3, 1e-4):
+        assert (np.exp(log_tail(fits)) <= level).mean() <= level
+
+
+def test_what_is_of_a_client_says_nothing_of_the_model() -> None:
+    other = KEY.payload("ann") * 3
+
+    assert statistic(other, KEY) == pytest.approx(0, abs=1e-6)
+    assert statistic(KEY.model + other, KEY) == pytest.approx(statistic(KEY.model, KEY), rel=1e-6)
+
+
+def test_flat_pictures_of_any_size_have_no_mark() -> None:
+    for side in (1, 2, 28, 100):
+        assert detect(torch.full((3, 3, side, side), 0.5), KEY).p == 1.0
+        assert detect(torch.zeros(1, 1, side, side), KEY).p == 1.0
+
+
+def test_no_pictures_are_refused() -> None:
+    with pytest.raises(ValueError, match="no pictures"):
+        detect([], KEY)

@@ -1,0 +1,83 @@
+"""How strong the mark is, and what it depends on."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from defenses.watermark.mark import Mark
+
+SECRET = b"a secret of the tests"
+
+
+def pictures(count: int = 4, channels: int = 1, side: int = 28) -> Tensor:
+    """Black with bright blobs, of 8 bits."""
+    drawn = torch.rand(
+        count, channels, side // 4, side // 4, generator=torch.Generator().manual_seed(1)
+    )
+    large = torch.nn.functional.interpolate(drawn, size=(side, side), mode="bilinear")
+    return ((large - 0.5).clamp(min=0) * 2 * 255).round() / 255
+
+
+def psnr(before: Tensor, after: Tensor) -> Tensor:
+    rounded = (after * 255).round() / 255
+    return -10 * (rounded - before).square().mean(dim=(1, 2, 3)).log10()
+
+
+@pytest.mark.parametrize(
+    ("side", "asked", "kept"), [(28, None, 38), (96, None, 40), (28, 45.0, 45)]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_keep_the_psnr_and_not_much_more(
+    side: int, asked: float | None, kept: float, channels: int
+) -> None:
+    before = pictures(channels=channels, side=side)
+    after = Mark(SECRET, "m", psnr=asked).embed(before, ["ann"] * 4)
+
+    assert psnr(before, after).min() >= kept
+    assert psnr(before, after).max() < kept + 1
+
+
+def test_black_white_and_grey_pictures_are_marked_within_the_psnr() -> None:
+    flat = torch.tensor([0.0, 1.0, 0.5]).view(3, 1, 1, 1).expand(3, 1, 28, 28)
+    marked = Mark(SECRET, "m").embed(flat, ["ann"] * 3)
+
+    assert psnr(flat, marked).min() >= 38
+    assert (marked != flat).flatten(1).any(dim=1).all()
+
+
+def test_rows_of_several_clients_are_marked_as_each_alone() -> None:
+    mark, before = Mark(SECRET, "m"), pictures()
+    clients = ["ann", "bob", "ann", "cyd"]
+    together = mark.embed(before, clients)
+    alone = [mark.embed(before[[i]], [client]) for i, client in enumerate(clients)]
+
+    assert torch.allclose(together, torch.cat(alone), atol=1e-6)
+    assert not torch.allclose(together[0] - before[0], together[1] - before[1], atol=1e-3)
+
+
+def test_colours_are_moved_alike() -> None:
+    grey = torch.full((1, 3, 32, 32), 0.5)
+    change = Mark(SECRET, "m").embed(grey, ["ann"]) - grey
+
+    assert torch.allclose(change[:, 0], change[:, 1], atol=1e-6)
+    assert torch.allclose(change[:, 0], change[:, 2], atol=1e-6)
+
+
+def test_the_patterns_of_clients_that_are_kept_are_bounded() -> None:
+    mark, one = Mark(SECRET, "m"), pictures(1)
+    for client in range(1100):
+        mark.embed(one, [f"client {client}"])
+
+    assert mark._tile.cache_info().currsize <= 1024
+
+
+def test_masking_moves_the_mark_off_flat_grey() -> None:
+    half = torch.full((1, 1, 32, 32), 0.5)
+    half[..., 16:] += 0.2 * torch.randn(32, 16, generator=torch.Generator().manual_seed(0))
+    half = half.clamp(0.1, 0.9)
+    shares = []
+    for masking in (0.0, 1.0):
+        change = Mark(SECRET, "m", masking=masking).embed(half, ["ann"]) - half
+        shares.append(change[..., :13].square().sum() / change.square().sum())
+
+    assert shares[1] < 0.6 * shares[0]

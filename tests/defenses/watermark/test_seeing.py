@@ -1,0 +1,35 @@
+"""What an eye sees of a mark, and what is left of a picture where one is looked for."""
+
+import torch
+
+from defenses.watermark.seeing import luma, residual, visibility
+
+
+def test_green_is_brightest_and_grey_is_itself() -> None:
+    red, green, blue = (torch.eye(3)[i].view(1, 3, 1, 1) for i in range(3))
+
+    assert luma(green) > luma(red) > luma(blue)
+    assert torch.allclose(luma(torch.full((1, 3, 1, 1), 0.4)), torch.tensor(0.4))
+
+
+def test_a_mark_hides_in_texture_and_in_the_dark_and_not_on_flat_grey() -> None:
+    grey, black = torch.full((1, 1, 20, 20), 0.5), torch.zeros(1, 1, 20, 20)
+    texture = grey + 0.2 * torch.randn(grey.shape, generator=torch.Generator().manual_seed(0))
+    flat, dark, busy = (visibility(p).mean() for p in (grey, black, texture))
+
+    assert flat < dark < busy
+    assert visibility(torch.rand(4, 1, 9, 9)).min() >= 0.5
+    assert visibility(torch.rand(4, 1, 9, 9)).max() <= 2
+
+
+def test_of_an_edge_little_is_left_and_of_a_faint_pattern_most() -> None:
+    faint = 0.01 * torch.sin(torch.arange(32) * 2.0).expand(1, 1, 32, 32)
+    edge = (torch.arange(32) >= 16).float().expand(1, 1, 32, 32)
+
+    assert residual(edge).abs().max() < 0.01
+    assert (residual(0.5 + faint) * faint).sum() > 0.7 * faint.square().sum()
+    assert (residual(edge * 0.8 + 0.1 + faint) * faint).sum() > 0.5 * faint.square().sum()
+
+
+def test_pictures_of_one_pixel_are_read() -> None:
+    assert residual(torch.rand(2, 1, 1, 1)).shape == (2, 1, 1, 1)
