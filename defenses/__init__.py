@@ -4,6 +4,11 @@ from defenses.adaptive_misinformation import AdaptiveMisinformation
 from defenses.adversarial_noise import AdversarialNoise
 from defenses.blur import Blur
 from defenses.dawn import Dawn
+from defenses.explanation_decoy import ExplanationDecoy
+from defenses.explanation_display import ExplanationDisplay
+from defenses.explanation_mark import ExplanationMark
+from defenses.explanation_smooth import ExplanationSmooth
+from defenses.explanation_top_k import ExplanationTopK
 from defenses.gaussian_noise import GaussianNoise
 from defenses.gradient_redirection import GradientRedirection
 from defenses.jpeg import Jpeg
@@ -27,6 +32,11 @@ BUILTIN: tuple[type[Defense], ...] = (
     AdversarialNoise,
     Blur,
     Dawn,
+    ExplanationDecoy,
+    ExplanationDisplay,
+    ExplanationMark,
+    ExplanationSmooth,
+    ExplanationTopK,
     GaussianNoise,
     GradientRedirection,
     Jpeg,
