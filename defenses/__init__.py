@@ -2,6 +2,7 @@
 
 from defenses.adaptive_misinformation import AdaptiveMisinformation
 from defenses.adversarial_noise import AdversarialNoise
+from defenses.band_limit import BandLimit
 from defenses.blur import Blur
 from defenses.dawn import Dawn
 from defenses.explanation_decoy import ExplanationDecoy
@@ -11,6 +12,7 @@ from defenses.explanation_smooth import ExplanationSmooth
 from defenses.explanation_top_k import ExplanationTopK
 from defenses.gaussian_noise import GaussianNoise
 from defenses.gradient_redirection import GradientRedirection
+from defenses.high_band_dither import HighBandDither
 from defenses.jpeg import Jpeg
 from defenses.label_only import LabelOnly
 from defenses.latent_budget import LatentBudget
@@ -30,6 +32,7 @@ GROUP = "mantlet.defenses"
 BUILTIN: tuple[type[Defense], ...] = (
     AdaptiveMisinformation,
     AdversarialNoise,
+    BandLimit,
     Blur,
     Dawn,
     ExplanationDecoy,
@@ -40,6 +43,7 @@ BUILTIN: tuple[type[Defense], ...] = (
     GaussianNoise,
     GradientRedirection,
     Jpeg,
+    HighBandDither,
     LabelOnly,
     Mad,
     ModelGuardS,

@@ -223,16 +223,6 @@ def translated(network: nn.Module, pictures: Tensor) -> Tensor:
     return torch.cat([network(part).clamp(0, 1) for part in torch.split(pictures, 64)])
 
 
-def psnr(pictures: Tensor, wanted: Tensor) -> float:
-    """Mean over pictures of the peak signal-to-noise ratio in dB; equal pictures count 100.
-
-    >>> psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.1))
-    20.0
-    """
-    errors = (pictures - wanted).double().square().flatten(1).mean(dim=1)
-    return round(float((-10 * errors.clamp_min(1e-10).log10()).mean()), 4)
-
-
 def sheet(network: nn.Module, pairs: Pairs) -> Image.Image:
     """Three rows of pictures: what was given (enlarged by pixels), what came of it, what was wanted."""
     given, wanted = pairs.given[:SHOWN], pairs.wanted[:SHOWN]

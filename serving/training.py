@@ -7,15 +7,16 @@ import torch
 
 from defenses.ini import making
 from defenses.ini.recipe import IniRecipe
-from mantlet import foreign_training, training, translation_training, weights
+from mantlet import foreign_training, likeness, training, translation_training, weights
 from mantlet.data import Images, load_images
 from mantlet.errors import ConfigError
 from mantlet.foreign_training import FALSE_ALARMS, ForeignRecipe
+from mantlet.gan_making import GanRecipe
 from mantlet.registry import did_you_mean
 from mantlet.training import Progress, Recipe
 from mantlet.translation_training import TranslateRecipe
 
-AnyRecipe = Recipe | ForeignRecipe | IniRecipe | TranslateRecipe
+AnyRecipe = Recipe | ForeignRecipe | IniRecipe | TranslateRecipe | GanRecipe
 
 
 def load(recipe: Path) -> AnyRecipe:
@@ -23,6 +24,7 @@ def load(recipe: Path) -> AnyRecipe:
     kinds: dict[str, type[AnyRecipe]] = {
         "": Recipe,
         "foreign": ForeignRecipe,
+        "gan": GanRecipe,
         "ini": IniRecipe,
         "translate": TranslateRecipe,
     }
@@ -109,9 +111,8 @@ def train_translate(
     recorded = plan.model_dump_json(exclude={"output"})
     weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})
     test = translation_training.load_pairs(plan, data, "test")
-    quality = translation_training.psnr(
-        translation_training.translated(network, test.given), test.wanted
-    )
+    made = translation_training.translated(network, test.given)
+    quality = float(likeness.psnr(made, test.wanted).mean())
     sheet = target.with_suffix(".png")
     translation_training.sheet(network, test).save(sheet)
     return [f"weights: {target}", f"test PSNR: {quality:.2f} dB", f"samples: {sheet}"]

@@ -105,6 +105,7 @@ class I2i(BaseModel):
         """A new clone, trained on pairs (n, C, H, W) and (n, C, s H, s W)."""
         with seeded(generator):
             clone = architectures.build(means.architecture, means.settings).train()
+        clone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the types lack it
         optimizer = torch.optim.Adam(clone.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for step in range(self.steps):
@@ -118,6 +119,7 @@ class I2i(BaseModel):
                     self._loss(clone, given[rows], wanted[rows], share).backward()  # type: ignore[no-untyped-call]  # as above
             optimizer.step()
             schedule.step()
+        clone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # as above
         return clone.eval()
 
     def _loss(self, clone: nn.Module, given: Tensor, wanted: Tensor, share: float) -> Tensor:

@@ -1,0 +1,46 @@
+"""Signal-to-noise ratio and structural similarity, beside torchmetrics."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from mantlet import likeness
+
+
+def pictures(count: int = 4, side: int = 40, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.rand(count, 3, 8, 8, generator=generator)
+    return nn.functional.interpolate(rough, size=(side, side), mode="bilinear")
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
+def test_similarity_is_that_of_torchmetrics_but_for_the_edge(noise: float) -> None:
+    one = pictures(side=80)
+    generator = torch.Generator().manual_seed(1)
+    other = (one + noise * torch.randn(one.shape, generator=generator)).clamp(0, 1)
+    theirs = structural_similarity_index_measure(
+        other, one, data_range=1.0, reduction="none", sigma=1.5, kernel_size=11
+    )
+
+    assert torch.allclose(likeness.ssim(other, one), theirs, atol=0.01)
+
+
+def test_equal_pictures_are_alike_whatever_they_show() -> None:
+    flat = torch.full((1, 1, 5, 5), 0.3)
+
+    assert torch.allclose(likeness.ssim(flat, flat), torch.ones(1))
+    assert likeness.psnr(flat, flat).tolist() == [100.0]
+
+
+@pytest.mark.parametrize("least", [0.9, 0.98])
+def test_a_change_is_cut_to_what_similarity_allows_and_not_further(least: float) -> None:
+    one = pictures()
+    generator = torch.Generator().manual_seed(2)
+    change = 0.3 * torch.randn(one.shape, generator=generator)
+    change[0] *= 1e-3  # small enough already
+    share = likeness.strength_within(one, change, least)
+    alike = likeness.ssim((one + share * change).clamp(0, 1), one)
+
+    assert share[0] == 1.0
+    assert (alike[1:] - least).abs().max() < 0.01
