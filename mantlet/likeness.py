@@ -40,11 +40,11 @@ def ssim(pictures: Tensor, wanted: Tensor) -> Tensor:
 def _windowed(pictures: Tensor) -> Tensor:
     taps = torch.arange(-REACH, REACH + 1, dtype=pictures.dtype, device=pictures.device)
     kernel = torch.exp(-0.5 * (taps / SMOOTH) ** 2)
-    kernel = (kernel / kernel.sum()).tolist()
+    weights = (kernel / kernel.sum()).tolist()
     for axis, edges in ((3, (REACH, REACH, 0, 0)), (2, (0, 0, REACH, REACH))):
         length = pictures.shape[axis]
         padded = nn.functional.pad(pictures, edges, mode="replicate")
-        parts = [padded.narrow(axis, at, length) * weight for at, weight in enumerate(kernel)]
+        parts = [padded.narrow(axis, at, length) * weight for at, weight in enumerate(weights)]
         pictures = torch.stack(parts).sum(dim=0)
     return pictures
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mantlet import architectures
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
+from mantlet.sheets import contact_sheet
 from mantlet.training import Progress, one_cycle, read_recipe
 
 SHOWN = 8
@@ -228,6 +229,4 @@ def sheet(network: nn.Module, pairs: Pairs) -> Image.Image:
     given, wanted = pairs.given[:SHOWN], pairs.wanted[:SHOWN]
     large = nn.functional.interpolate(given, size=wanted.shape[2:], mode="nearest")
     rows = [large, translated(network, given), wanted]
-    lines = [torch.cat(list(row), dim=2) for row in rows]  # (C, H, n W)
-    levels = (torch.cat(lines, dim=1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
+    return contact_sheet(torch.cat(rows), columns=len(given))

@@ -129,10 +129,10 @@ class I2i(BaseModel):
                 f"the clone makes {tuple(made.shape[1:])} of what the target makes"
                 f" {tuple(wanted.shape[1:])}; give it the target's scale and channels"
             )
-        loss = (made - wanted).abs().mean()
+        loss: Tensor = (made - wanted).abs().mean()
         if not self.wavelet:
             return loss
-        bands = high_band_error(made, wanted, basis=self.basis, levels=self.levels)
+        bands: Tensor = high_band_error(made, wanted, basis=self.basis, levels=self.levels)
         return loss + self.wavelet * share * bands
 
 

@@ -137,4 +137,4 @@ def test_a_sheet_shows_given_made_and_wanted() -> None:
     pairs = training.made(discs(10), "enlarge", 2)
     network = training.fit(RECIPE.model_copy(update={"steps": 1}), pairs)
 
-    assert training.sheet(network, pairs).size == (8 * 24, 3 * 24)
+    assert training.sheet(network, pairs).size == (8 * 26 - 2, 3 * 26 - 2)

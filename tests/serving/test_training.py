@@ -120,4 +120,4 @@ def test_a_translator_is_reported_by_its_quality_beside_a_sheet_of_samples(
     assert report[1].startswith("test PSNR: ")
     assert weights.metadata(tmp_path / "t.safetensors")["data"] == weights.fingerprint(data)
     with Image.open(tmp_path / "t.png") as sheet:
-        assert sheet.size == (8 * 28, 3 * 28)
+        assert sheet.size == (8 * 30 - 2, 3 * 30 - 2)
