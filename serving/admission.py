@@ -14,7 +14,7 @@ from serving.settings import Identity, Tier
 from serving.stores.counters import Counters
 
 OVERALL = "overall"
-UNITS = ("requests", "rows", "pixels")
+UNITS = ("requests", "rows", "pixels", "explanations")
 KEPT = 100_000
 """Clients kept at hand; the others are worked out again when they come back."""
 
@@ -130,7 +130,7 @@ class Admission:
         return True
 
     def _limits(self, client: Client) -> tuple[tuple[Limit, ...], ...]:
-        """The client's limits of requests, rows and pixels, those that all clients share included."""
+        """The client's limits of each of `UNITS`, those that all clients share included."""
         known = self._known_limits.get((client.id, client.tier))
         if known is None:
             if len(self._known_limits) >= KEPT:
@@ -149,28 +149,36 @@ class Admission:
         rates = self._limits(client)[0]
         if level.requests:
             rates += _parse(level.requests, "requests", f"{client.id}/{level.name}")
-        self._charge(rates, 1, "rate")
+        self._check(rates, 1, "rate")
+        self._count(rates, 1)
 
-    def charge(self, client: Client, rows: int, pixels: int = 0) -> float:
-        """Count rows and pixels against the budgets; 429 when they do not fit, and then none is charged.
+    def charge(self, client: Client, rows: int, pixels: int = 0, explanations: int = 0) -> float:
+        """Count against the budgets; 429 when one of them is too small, and then none is charged.
 
         Returns when that was, which `refund` wants to know.
         """
-        _, of_rows, of_pixels = self._limits(client)
-        self._check(of_pixels, pixels, "budget")
-        self._charge(of_rows, rows, "budget")
-        self._charge(of_pixels, pixels, "budget")
+        budgets = [*zip(self._limits(client)[1:], (rows, pixels, explanations), strict=True)]
+        for budget, cost in budgets:
+            self._check(budget, cost, "budget")
+        for budget, cost in budgets:
+            self._count(budget, cost)
         return self._counters.now()
 
-    def refund(self, client: Client, rows: int, charged_at: float, pixels: int = 0) -> None:
+    def refund(
+        self,
+        client: Client,
+        rows: int,
+        charged_at: float,
+        pixels: int = 0,
+        explanations: int = 0,
+    ) -> None:
         """Give back what an answer that never came has cost, in the windows that it was charged to."""
-        _, of_rows, of_pixels = self._limits(client)
-        for limits_of, cost in ((of_rows, rows), (of_pixels, pixels)):
-            for limit in limits_of:
+        costs = (rows, pixels, explanations)
+        for budget, cost in zip(self._limits(client)[1:], costs, strict=True):
+            for limit in budget:
                 self._counters.take_back(limit.key, limit.seconds, cost, charged_at)
 
-    def _charge(self, charged: Sequence[Limit], cost: int, reason: str) -> None:
-        self._check(charged, cost, reason)
+    def _count(self, charged: Sequence[Limit], cost: int) -> None:
         for limit in charged:
             self._counters.incr(limit.key, limit.seconds, cost)
 

@@ -3,10 +3,12 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -26,6 +28,7 @@ from serving import latents
 from serving.admission import Admission, Client
 from serving.batching import Batcher
 from serving.events.log import EventLog
+from serving.explaining import Explaining, Why
 from serving.folding import CAMPAIGN, Memory, Scores
 from serving.metrics import Metrics
 from serving.pipeline import Outcome, Pipeline
@@ -36,22 +39,30 @@ from serving.standing import Standing, standing_of
 from serving.stores.base import Entry, Store, key_of, remembered
 
 log = structlog.get_logger(__name__)
+A = TypeVar("A")
 ATTEMPTS = 20
 STANDINGS = 100_000
 """Clients whose standing is kept at hand."""
+WITHHELD = "withheld"
+"""Why a request is refused whose client's level has no explanations."""
 RECHECK_S = 1.0
 """How long a refusal, or a level that is not the first, is believed before it is read anew."""
 VERBS = {Task.CLASSIFY: "predict", Task.GENERATE: "generate", Task.TRANSLATE: "translate"}
 """What the V1 protocol asks a model with."""
-STAGES = ("predict", "score", "respond", "store")
+STAGES = ("predict", "score", "respond", "store", "explain")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request's rows: ``inputs`` (n, *shape) float32 of one client."""
+    """One request's rows: ``inputs`` (n, *shape) float32 of one client, and what is asked about them."""
 
     client: Client
     inputs: np.ndarray
+    why: Why | None = None
+
+
+Explained = tuple[Released, Released]
+"""The answer to rows, and what explains it."""
 
 
 class Gateway:
@@ -86,6 +97,17 @@ class Gateway:
             max_queue_rows=queue.max_queue_rows,
             concurrency=pipeline.victim.concurrency,
             retry_after=queue.retry_after,
+        )
+        self._explainer = self._beside(pipeline.explaining) if pipeline.explaining else None
+
+    def _beside(self, explaining: Explaining) -> Batcher[Job, Explained]:
+        """A queue of their own for explanations, which take longer than answers."""
+        return Batcher(
+            self._work_explained,
+            max_batch_rows=explaining.settings.max_rows_per_request,
+            max_queue_rows=self.queue.max_queue_rows,
+            concurrency=self.pipeline.victim.concurrency,
+            retry_after=self.queue.retry_after,
         )
 
     @property
@@ -173,19 +195,41 @@ class Gateway:
 
     async def answer(self, client: Client, inputs: np.ndarray) -> Released:
         """What may be released for (n, *shape) rows of a client; charges its budget once."""
-        rows = len(inputs)
-        pixels = rows * math.prod(inputs.shape[2:]) if self.task is Task.TRANSLATE else 0
+        return await self._given(self.batcher, Job(client, inputs))
+
+    @property
+    def explaining(self) -> Explaining:
+        """What can be asked about its answers; 404 for a model that explains nothing."""
+        if self.pipeline.explaining is None:
+            raise RequestError(
+                404, f"model '{self.name}' gives no explanations", reason="no_explanations"
+            )
+        return self.pipeline.explaining
+
+    async def explain(self, client: Client, inputs: np.ndarray, why: Why) -> Explained:
+        """The answer to (n, *shape) rows and what explains it; charges the budgets of both once.
+
+        A client whose level has no explanations gets 403, and pays nothing.
+        """
+        assert self._explainer is not None  # `explaining`, where ``why`` comes from, has refused
+        return await self._given(self._explainer, Job(client, inputs, why))
+
+    async def _given(self, batcher: Batcher[Job, A], job: Job) -> A:
+        """What a batch gives a job, within the deadline; paid for where it was given."""
+        client, rows = job.client, len(job.inputs)
+        pixels = rows * math.prod(job.inputs.shape[2:]) if self.task is Task.TRANSLATE else 0
+        explanations = rows if job.why else 0
         try:
-            charged_at = self.admission.charge(client, rows, pixels)
+            charged_at = self.admission.charge(client, rows, pixels, explanations)
         except StoreError as error:
             raise self._closed(error) from error
-        refund = partial(self.admission.refund, client, rows, charged_at, pixels)
+        refund = partial(self.admission.refund, client, rows, charged_at, pixels, explanations)
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
         self._seen.rows.inc(rows)
         try:
-            released = await self.batcher.submit(Job(client, inputs), rows, deadline)
+            given = await batcher.submit(job, rows, deadline)
         except RequestError as error:
-            if error.status >= 500:
+            if error.status >= 500 or error.reason == WITHHELD:
                 refund()
             raise
         except VictimTimeout as error:
@@ -204,7 +248,7 @@ class Gateway:
         delay_s = self._level(client, known[0]).delay_s if known else 0.0
         if delay_s:
             await asyncio.sleep(delay_s)
-        return released
+        return given
 
     def _closed(self, error: MantletError) -> RequestError:
         """Fail closed: the client learns that there is no answer, the log why."""
@@ -227,28 +271,59 @@ class Gateway:
         """
         shapes = {job.inputs.shape[1:] for job in jobs} if self.input.is_open else ()
         if len(shapes) > 1:
-            return self._work_by_shape(jobs)
+            return _in_groups(jobs, lambda job: job.inputs.shape[1:], self._work)
+        return self._halved(jobs, self._answers)
+
+    def _halved(
+        self, jobs: Sequence[Job], work: Callable[[Sequence[Job]], list[A | Exception]]
+    ) -> list[A | Exception]:
         try:
-            return self._answers(jobs)
+            return work(jobs)
         except (PluginError, VictimError) as error:
             far = isinstance(error, VictimTimeout) or self.pipeline.victim.concurrency > 1
             if far or len(jobs) == 1:
                 return [error] * len(jobs)
         half = len(jobs) // 2
-        return self._work(jobs[:half]) + self._work(jobs[half:])
-
-    def _work_by_shape(self, jobs: Sequence[Job]) -> list[Released | Exception]:
-        """A micro-batch of several shapes, one shape after the other."""
-        places: dict[tuple[int, ...], list[int]] = {}
-        for place, job in enumerate(jobs):
-            places.setdefault(job.inputs.shape[1:], []).append(place)
-        answers: dict[int, Released | Exception] = {}
-        for own in places.values():
-            answers |= zip(own, self._work([jobs[place] for place in own]), strict=True)
-        return [answers[place] for place in range(len(jobs))]
+        return self._halved(jobs[:half], work) + self._halved(jobs[half:], work)
 
     def _answers(self, jobs: Sequence[Job]) -> list[Released | Exception]:
         """A micro-batch, in a thread of the batcher: one forward pass, one fold, one answer a job."""
+        return _split(self._asked(jobs).outcome, jobs)
+
+    def _work_explained(self, jobs: Sequence[Job]) -> list[Explained | Exception]:
+        """A micro-batch of rows to explain, one method after the other."""
+        return _in_groups(jobs, _method, lambda own: self._halved(own, self._explained))
+
+    def _explained(self, jobs: Sequence[Job]) -> list[Explained | Exception]:
+        """As `_answers`, with explanations; where one fails, each job is explained by itself.
+
+        Raises nothing once the rows are remembered: they would count again.
+        """
+        asked = self._asked(jobs)
+        why = Why(_method(jobs[0]), torch.cat([job.why.classes for job in jobs if job.why]))
+        since, maps = perf_counter(), self._maps(asked, why, slice(None))
+        again = isinstance(maps, Exception) and not isinstance(maps, VictimTimeout)
+        answers: list[Explained | Exception] = []
+        for span, answer in zip(_spans(jobs), _split(asked.outcome, jobs), strict=True):
+            own = self._maps(asked, why, span) if again and len(jobs) > 1 else maps
+            if isinstance(answer, Exception):
+                answers.append(answer)
+            elif isinstance(own, Exception):
+                answers.append(own)
+            else:
+                told = own.maps(span.start, span.stop)
+                answers.append(_withheld() if told is None else (answer, told))
+        self._seen.stages["explain"].observe(perf_counter() - since)
+        return answers
+
+    def _maps(self, asked: "_Asked", why: Why, among: slice) -> Outcome | Exception:
+        try:
+            return self.pipeline.explained(asked.query, asked.prediction, asked.outcome, why, among)
+        except (PluginError, VictimError) as error:
+            return error
+
+    def _asked(self, jobs: Sequence[Job]) -> "_Asked":
+        """One forward pass and one fold, remembered and reported."""
         sizes = [len(job.inputs) for job in jobs]
         inputs = jobs[0].inputs if len(jobs) == 1 else np.concatenate([job.inputs for job in jobs])
         clients = [
@@ -284,7 +359,7 @@ class Gateway:
             standing = self._reporter.note(client, before[client.id], memory, query.at)
             if standing is not None:
                 self._keep(client.id, standing)
-        return _split(outcome, sizes)
+        return _Asked(query, prediction, outcome)
 
     def _respond(
         self, query: Query, prediction: Prediction, scores: Scores, stages: "_Stages"
@@ -338,6 +413,8 @@ class Gateway:
     def close(self) -> None:
         """Finish what is running and let the victim go."""
         self.batcher.close()
+        if self._explainer is not None:
+            self._explainer.close()
         self.pipeline.victim.close()
 
 
@@ -370,11 +447,45 @@ def _denied() -> RequestError:
     return RequestError(403, "this client is denied for now; ask the operator", reason="denied")
 
 
-def _split(outcome: Outcome, sizes: Sequence[int]) -> list[Released | Exception]:
+def _withheld() -> RequestError:
+    """The same words for every reason why: a client learns nothing of its standing."""
+    return RequestError(403, "explanations are not available to this client", reason=WITHHELD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a batch asked, what the victim said, and what is to be done."""
+
+    query: Query
+    prediction: Prediction
+    outcome: Outcome
+
+
+def _method(job: Job) -> str:
+    return job.why.method if job.why else ""
+
+
+def _in_groups(
+    jobs: Sequence[Job],
+    key: Callable[[Job], Hashable],
+    work: Callable[[Sequence[Job]], list[A | Exception]],
+) -> list[A | Exception]:
+    """What cannot go through the model together, one group after the other."""
+    places: dict[Hashable, list[int]] = {}
+    for place, job in enumerate(jobs):
+        places.setdefault(key(job), []).append(place)
+    answers: dict[int, A | Exception] = {}
+    for own in places.values():
+        answers |= zip(own, work([jobs[place] for place in own]), strict=True)
+    return [answers[place] for place in range(len(jobs))]
+
+
+def _spans(jobs: Sequence[Job]) -> list[slice]:
+    """The rows of each job in their batch."""
+    ends = [*accumulate(len(job.inputs) for job in jobs)]
+    return [slice(start, stop) for start, stop in pairwise([0, *ends])]
+
+
+def _split(outcome: Outcome, jobs: Sequence[Job]) -> list[Released | Exception]:
     """Each job's rows; a job with a denied row gets nothing at all."""
-    answers: list[Released | Exception] = []
-    start = 0
-    for size in sizes:
-        answers.append(outcome.rows(start, start + size) or _denied())
-        start += size
-    return answers
+    return [outcome.rows(span.start, span.stop) or _denied() for span in _spans(jobs)]

@@ -110,11 +110,17 @@ class Pipeline:
         return self.explained(query, prediction, outcome, why)
 
     def explained(
-        self, query: Query, prediction: Prediction, outcome: Outcome, why: Why
+        self,
+        query: Query,
+        prediction: Prediction,
+        outcome: Outcome,
+        why: Why,
+        among: slice = slice(None),
     ) -> Outcome:
-        """The outcome of a query with its explanations; nothing more is to be remembered for them."""
+        """The outcome of a query with explanations of the rows ``among``; nothing more is to be remembered."""
         levels = outcome.decision.levels
-        withheld = outcome.decision.denied | ~self._explains[levels]
+        withheld = np.ones(len(levels), dtype=bool)
+        withheld[among] = (outcome.decision.denied | ~self._explains[levels])[among]
         maps = torch.zeros_like(query.inputs)
         if not withheld.all():
             kept = torch.from_numpy((~withheld).nonzero()[0])

@@ -141,6 +141,8 @@ class Tier(Section):
     """Requests in a time, such as ``100/second``; several with ``;`` between them."""
     rows: RateText | None = None
     """Rows in a time, such as ``50000/day``; several with ``;`` between them."""
+    explanations: RateText | None = None
+    """Rows that are explained in a time, such as ``100/day``; each counts as one of ``rows``, too."""
     pixels: RateText | None = None
     """Pixels in a time of the pictures that are sent to a model that translates, such as ``100000000/day``."""
 

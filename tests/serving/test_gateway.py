@@ -16,6 +16,7 @@ import torch
 
 from defenses.label_only import LabelOnly
 from detectors.rate import Rate
+from mantlet.attribution import Explainer
 from mantlet.errors import RequestError, StoreError, VictimError, VictimTimeout
 from mantlet.plugin import Detector
 from mantlet.types import Kind, Released
@@ -23,6 +24,7 @@ from serving import gateway as gateway_module
 from serving.admission import Admission, Client
 from serving.events.kinds import LevelChange
 from serving.events.log import EventLog
+from serving.explaining import Explain, Explaining
 from serving.folding import Memory
 from serving.gateway import Gateway, Job
 from serving.keys import KeyFile
@@ -32,7 +34,7 @@ from serving.policy import Level
 from serving.settings import Identity, Queue, Tier
 from serving.stores import open_store
 from serving.stores.base import Entry, Store
-from tests.helpers import Answering, Lying, Scripted, TinyVictim, query, rows
+from tests.helpers import Answering, Lying, Scripted, Slopes, TinyVictim, query, rows
 
 T = TypeVar("T")
 START = 1_000_000.0
@@ -61,6 +63,19 @@ class Scene:
             client = self.visitor(name)
             await self.gateway.admit(client)
             return await self.gateway.answer(client, rows(count, seed=seed).numpy())
+
+        return self.run(exchange())
+
+    def explain(
+        self, count: int = 1, name: str = "ann", *, method: str = "", classes: Any = None
+    ) -> tuple[Released, Released]:
+        """Admit and explain one request, as a route does."""
+
+        async def exchange() -> tuple[Released, Released]:
+            client = self.visitor(name)
+            await self.gateway.admit(client)
+            why = self.gateway.explaining.ask(count, method, classes)
+            return await self.gateway.explain(client, rows(count).numpy(), why)
 
         return self.run(exchange())
 
@@ -105,6 +120,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         queue: Queue = Queue(retry_after_s=7, max_batch_rows=64),  # noqa: B008  # frozen
         shadow: bool = False,
         allow: tuple[str, ...] = (),
+        explainer: Explainer | None = None,
     ) -> Scene:
         now = [START]
         if isinstance(store, str):
@@ -124,6 +140,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             levels=levels,
             answer=answer,
             shadow=shadow,
+            explaining=explainer and Explaining(explainer, 5, Explain(classes="any")),
         )
         metrics = Metrics()
         events = EventLog.open(
@@ -669,6 +686,7 @@ def test_metrics_count_rows_batches_and_stages(stage: Stage) -> None:
     observed = {
         stage: scene.count("mantlet_stage_seconds_count", model="tiny", stage=stage)
         for stage in gateway_module.STAGES
+        if stage != "explain"
     }
 
     assert scene.count("mantlet_rows_total", model="tiny") == 6
@@ -704,3 +722,139 @@ def test_batches_side_by_side_fold_in_turn_and_lose_no_race(stage: Stage) -> Non
 
     assert scene.count("mantlet_batch_rows_count", model="tiny") == 200
     assert scene.count("mantlet_lost_races_total") == 0
+
+
+def test_an_explanation_comes_with_the_answer_and_is_charged_to_both_budgets(stage: Stage) -> None:
+    victim = TinyVictim()
+    tier = Tier(rows="10/day", explanations="3/day")
+    scene = stage(victim=victim, explainer=Slopes(victim), tier=tier)
+    answer, maps = scene.explain(3)
+    top = victim.predict(rows(3)).values.argmax(dim=1)
+    with pytest.raises(RequestError, match=r"1 explanations asked, 0 of 3 per 1 day left") as used:
+        scene.explain(1)
+
+    assert torch.equal(answer.values, victim.predict(rows(3)).values)
+    assert torch.equal(maps.values, victim.slopes(top))
+    assert used.value.status == 429
+    assert len(scene.ask(7).values) == 7
+    assert scene.refused().status == 429, "rows were charged, too"
+
+
+def test_predictions_leave_the_budget_of_explanations_alone(stage: Stage) -> None:
+    victim = TinyVictim()
+    scene = stage(victim=victim, explainer=Slopes(victim), tier=Tier(explanations="1/day"))
+    scene.ask(50)
+
+    assert len(scene.explain(1)[1].values) == 1
+
+
+def test_where_the_level_has_no_explanations_nothing_is_said_of_why_and_nothing_paid(
+    stage: Stage,
+) -> None:
+    victim = TinyVictim()
+    levels = (Level(name="all", explanations=False), Level(name="rest", rows=100))
+    tier = Tier(rows="10/day", explanations="10/day")
+    scene = stage(victim=victim, explainer=Slopes(victim), levels=levels, tier=tier)
+    for _ in range(3):
+        with pytest.raises(RequestError, match="^explanations are not available") as refused:
+            scene.explain(5)
+        assert refused.value.status == 403
+
+    assert len(scene.ask(10).values) == 10
+
+
+def test_rows_to_explain_are_seen_by_the_detectors(stage: Stage) -> None:
+    victim = TinyVictim()
+    scene = stage(
+        victim=victim,
+        explainer=Slopes(victim),
+        detectors=(Rate(rows=4, window_s=1000),),
+        levels=(Level(name="all"), Level(name="alarmed", alarm=True, explanations=False)),
+    )
+    scene.explain(3)
+    with pytest.raises(RequestError, match="explanations are not available"):
+        scene.explain(1)
+
+    assert len(scene.ask(1).values) == 1
+
+
+def test_requests_of_several_methods_and_classes_share_a_batch(stage: Stage) -> None:
+    victim = TinyVictim()
+    scene = stage(victim=victim, explainer=Slopes(victim))
+
+    async def all_at_once() -> list[tuple[Released, Released]]:
+        wanted = [("gradient", 1), ("twice", 2), ("gradient", 3), ("twice", [0, 4])]
+        asked = []
+        for method, classes in wanted:
+            count = 2 if isinstance(classes, list) else 1
+            why = scene.gateway.explaining.ask(count, method, classes)
+            asked.append(scene.gateway.explain(scene.visitor(method), rows(count).numpy(), why))
+        return await asyncio.gather(*asked)
+
+    given = [maps.values for _, maps in scene.run(all_at_once())]
+    slopes = victim.slopes(torch.arange(5))
+
+    assert torch.equal(given[0][0], slopes[1])
+    assert torch.equal(given[1][0], 2 * slopes[2])
+    assert torch.equal(given[2][0], slopes[3])
+    assert torch.equal(given[3], 2 * slopes[[0, 4]])
+
+
+def test_an_explainer_that_fails_for_one_costs_nobody_else_an_explanation(stage: Stage) -> None:
+    """And no row counts twice, though some were explained twice."""
+    victim = TinyVictim()
+    slopes = Slopes(victim)
+
+    def fail(maps: Any) -> Any:
+        return 1 // 0 if bool((slopes.asked[-1] > 0.99).any()) else maps
+
+    slopes = Slopes(victim, fail)
+    scene = stage(victim=victim, explainer=slopes, tier=Tier(explanations="2/day"))
+    poison = np.ones((1, 1, 4, 4), np.float32)
+
+    async def all_at_once() -> list[Any]:
+        ask = scene.gateway.explaining.ask
+        parts = [np.zeros_like(poison), poison, np.zeros_like(poison)]
+        # the first occupies the thread, so that the others share a batch
+        asked = [
+            scene.gateway.explain(scene.visitor(f"client {i}"), part, ask(1))
+            for i, part in enumerate([np.zeros_like(poison), *parts])
+        ]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    _, first, second, third = scene.run(all_at_once())
+
+    assert isinstance(second, RequestError)
+    assert second.status == 503
+    assert len(first[1].values) == len(third[1].values) == 1
+    assert scene.count("mantlet_batch_rows_sum", model="tiny") == 4
+
+
+def test_a_failed_explanation_is_given_back(stage: Stage) -> None:
+    victim = TinyVictim()
+    answers: list[Any] = [lambda maps: 1 // 0, lambda maps: maps]
+    slopes = Slopes(victim, lambda maps: answers.pop(0)(maps))
+    scene = stage(victim=victim, explainer=slopes, tier=Tier(explanations="1/day"))
+    with pytest.raises(RequestError) as failed:
+        scene.explain(1)
+
+    assert failed.value.status == 503
+    assert len(scene.explain(1)[1].values) == 1
+
+
+def test_a_model_that_explains_nothing_says_so(stage: Stage) -> None:
+    with pytest.raises(RequestError, match="'tiny' gives no explanations") as refused:
+        stage().explain(1)
+
+    assert refused.value.status == 404
+
+
+def test_a_denied_client_is_refused_as_ever(stage: Stage) -> None:
+    victim = TinyVictim()
+    levels = (Level(name="all"), Level(name="out", rows=2, deny_s=60))
+    scene = stage(victim=victim, explainer=Slopes(victim), levels=levels)
+    for _ in range(2):
+        with pytest.raises(RequestError, match="denied for now") as refused:
+            scene.explain(2)
+
+        assert refused.value.status == 403
