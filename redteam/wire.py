@@ -24,7 +24,10 @@ SLACK = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a target says of a model: its input, ``shape`` of one row, and ``classes`` where it answers scores."""
+    """What a target says of a model: its input, ``shape`` of one row, and ``classes`` where it answers scores.
+
+    The sides of pictures are -1 where the model takes any.
+    """
 
     input: str
     datatype: str
@@ -38,7 +41,8 @@ def model(body: bytes, of: str) -> Model:
     about = _object(body, of)
     first, answer = (_first(about.get(part), part, of) for part in ("inputs", "outputs"))
     shape, scores = _axes(first.get("shape")), _axes(answer.get("shape"))
-    if len(shape) < 2 or min(shape[1:]) < 1 or first.get("datatype") not in TAKEN:
+    fixed = shape[:-2] if len(shape) == 4 and shape[2:] == [-1, -1] else shape
+    if len(shape) < 2 or min(fixed[1:]) < 1 or first.get("datatype") not in TAKEN:
         raise TargetError(
             f"{of} takes {first.get('datatype')} of shape {first.get('shape')}; an attack sends floats of"
             " a fixed shape"

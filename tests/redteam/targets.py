@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from mantlet.data import Images
-from tests.e2e.harness import PLAIN, TIERS
+from tests.e2e.harness import GENERATOR, PLAIN, TIERS
 
-GENERATOR = {
+TRANSLATOR = {
     "victim": {
-        "type": "onnx",
-        "weights": str(Path(__file__).parents[1] / "data/models/mnist_gan_mlp_csinva.onnx"),
-        "task": "generate",
-        "output_range": [-1, 1],
+        "type": "torch",
+        "weights": str(Path(__file__).parents[2] / "configs/models/superres-x2.safetensors"),
+        "architecture": "superres",
+        "settings": {"scale": 2, "channels": 3, "width": 32, "depth": 2},
     }
 }
 DENYING = [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]
@@ -25,6 +25,7 @@ CONFIG: dict[str, Any] = {
         "labels": PLAIN | {"answer": "labels"},
         "denying": PLAIN | {"policy": DENYING},
         "digits": GENERATOR,
+        "enlarged": TRANSLATOR,
     },
 }
 QUICK = ("--set", "training.steps=40", "--set", "request=32", "--clone-set", "width=4")

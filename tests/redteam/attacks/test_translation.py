@@ -13,6 +13,8 @@ from mantlet.translators import Superres
 from redteam.attacks import translation
 from redteam.attacks.translation import I2i, Learned, PictureMeans
 from redteam.oracle import Refused
+from redteam.over_http import OverHttp
+from tests.e2e.harness import Running
 
 SETTINGS: Mapping[str, int] = {"width": 4}
 SHORT = I2i(steps=250, batch=8, request=16, wavelet=0.0)
@@ -126,6 +128,19 @@ def test_a_clone_of_another_scale_is_refused() -> None:
     means = PictureMeans(pool(), settings={"scale": 4})
     with pytest.raises(ConfigError, match="give it the target's scale and channels"):
         SHORT.run(Sharpener(), means, budget=8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("protocol", ["v2", "v2-json"])
+def test_a_served_translator_is_stolen_over_http(running: Running, protocol: str) -> None:
+    victim = running.url, "enlarged"
+    means = PictureMeans(pool().expand(-1, 3, -1, -1), settings={"channels": 3, "width": 4})
+    with OverHttp(*victim, key=running.new_key(), protocol=protocol, batch=8) as oracle:  # type: ignore[arg-type]
+        learned = SHORT.model_copy(update={"steps": 2}).run(
+            oracle, means, budget=20, generator=torch.Generator().manual_seed(0)
+        )
+
+    assert learned.answers.shape == (20, 3, 20, 20)
+    assert (learned.rows, oracle.floats) == (20, 20 * 3 * 400)
 
 
 def test_settings_have_bounds() -> None:
