@@ -41,6 +41,14 @@ def trained() -> Gan:
     return fit_gan(halves(512), settings, seeded(0))
 
 
+def test_it_learns_to_draw_both_kinds_of_pictures(trained: Gan) -> None:
+    pictures = gan_training.drawn(trained.generator, torch.randn(200, 4, generator=seeded(1)))
+    apart = (pictures[..., :14] - pictures[..., 14:]).mean(dim=(1, 2, 3))  # 1 or -1 of real ones
+
+    assert apart.abs().median() > 0.5
+    assert 0.1 < (apart > 0).float().mean() < 0.9
+
+
 def test_the_discriminator_tells_noise_from_pictures(trained: Gan) -> None:
     real = 2 * halves(100) - 1
     noise = 2 * torch.rand(100, 1, 28, 28, generator=seeded(2)) - 1

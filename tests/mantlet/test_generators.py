@@ -43,19 +43,16 @@ def test_the_default_is_small_and_its_file_too(tmp_path: Path) -> None:
     assert (tmp_path / "g.safetensors").stat().st_size < 1_500_000
 
 
-def test_a_score_is_the_pictures_own_and_moves_no_faster_than_the_picture() -> None:
-    """Spectral normalisation, once the norms are known; each pixel is in four windows of each convolution."""
-    network = DcganDiscriminator().train()
-    pictures = torch.randn(6, 1, 28, 28)
-    for _ in range(50):
-        network(pictures)  # each pass refines the norms
-    network.eval()
-    scores = network(pictures)
-    moved = (pictures[1:] - pictures[0]).flatten(1).norm(dim=1)
+def test_a_discriminator_that_learned_scores_each_picture_by_itself() -> None:
+    judge = DcganDiscriminator(channels=3)
+    pictures = torch.randn(6, 3, 28, 28)
+    judge(pictures)  # the statistics of its batch norms
+    judge.eval()
+    scores = judge(pictures)
 
+    assert judge.input_shape == (3, 28, 28)
     assert scores.shape == (6,)
-    assert torch.allclose(scores[3:4], network(pictures[3:4]), atol=1e-6)
-    assert ((scores[1:] - scores[0]).abs() <= 4 * moved).all()
+    assert torch.allclose(scores[3:4], judge(pictures[3:4]), atol=1e-5)
 
 
 def test_weights_of_others_fit_by_their_own_names() -> None:
