@@ -47,8 +47,8 @@ class Attribution:
     ``input_x_gradient`` that times the row; ``integrated_gradients`` the path from ``baseline`` in ``steps``
     (Sundararajan et al., 2017); ``smooth_grad`` the mean gradient at ``samples`` copies with noise of
     deviation ``sigma`` (Smilkov et al., 2017), keyed with the ``secret``, so that nothing is won by asking
-    again; ``grad_cam`` the channels of ``layer`` weighted by their gradients, enlarged to the picture and
-    the same in all of its channels (Selvaraju et al., 2017).
+    again; ``grad_cam`` the channels of ``layer`` weighted by the gradients of the logit, whatever ``of`` says,
+    enlarged to the picture and the same in all of its channels (Selvaraju et al., 2017).
     """
 
     logits: Callable[[Tensor], Tensor]
@@ -124,7 +124,7 @@ class Attribution:
         from captum.attr import LayerGradCam
 
         assert self.layer is not None  # or it would not be one of the methods
-        coarse = LayerGradCam(self._scores, self.layer).attribute(
+        coarse = LayerGradCam(self.logits, self.layer).attribute(
             rows, target=classes, relu_attributions=True
         )  # (B, 1, h, w)
         maps = nn.functional.interpolate(coarse, rows.shape[2:], mode="bilinear")
@@ -132,6 +132,13 @@ class Attribution:
 
 
 def last_convolution(network: nn.Module) -> nn.Module | None:
-    """Where Grad-CAM looks: the last convolution in order of registration; none without any."""
-    found = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    return found[-1] if found else None
+    """Where Grad-CAM looks: the last convolution in order of registration, or the rectifier just behind it.
+
+    None without any convolution.
+    """
+    modules = [module for module in network.modules() if not isinstance(module, nn.BatchNorm2d)]
+    places = [i for i, module in enumerate(modules) if isinstance(module, nn.Conv2d)]
+    if not places:
+        return None
+    behind = modules[places[-1] + 1 : places[-1] + 2]
+    return behind[0] if behind and isinstance(behind[0], nn.ReLU) else modules[places[-1]]

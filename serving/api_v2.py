@@ -3,7 +3,7 @@
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from serving import decoding
 from serving.admission import Client
 from serving.decoding import bad
 from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
+from serving.explaining import Why
 from serving.gateway import Gateway
 from serving.service import Service
 
@@ -24,18 +25,26 @@ BINARY = "application/octet-stream"
 HEADER_LENGTH = "inference-header-content-length"
 LENGTH = re.compile("[0-9]{1,12}")
 DTYPES = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
-DATATYPES = {Kind.PROBABILITIES: "FP32", Kind.LABELS: "INT64", Kind.IMAGES: "FP32"}
+DATATYPES = {
+    Kind.PROBABILITIES: "FP32",
+    Kind.LABELS: "INT64",
+    Kind.IMAGES: "FP32",
+    Kind.ATTRIBUTIONS: "FP32",
+}
+EXPLANATION = "explanation"
+"""The output that is answered, beside the other, to those who ask for it."""
 # ids and names beyond this are no ids and names
 MAX_TEXT = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A decoded request: its rows, its id, and whether the answer goes as binary."""
+    """A decoded request: its rows, its id, whether the answer goes as binary, and what is to be explained."""
 
     rows: np.ndarray
     id: str | None
     binary: bool
+    why: Why | None = None
 
 
 class Infer:
@@ -52,8 +61,11 @@ class Infer:
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
         ask = _decode(headers, body, gateway, client)
-        released = await gateway.answer(client, ask.rows)
-        await _encode(send, gateway, ask, released)
+        if ask.why is None:
+            tensors = [await gateway.answer(client, ask.rows)]
+        else:
+            tensors = [*await gateway.explain(client, ask.rows, ask.why)]
+        await _encode(send, gateway, ask, tensors)
 
 
 def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway, client: Client) -> Ask:
@@ -69,7 +81,11 @@ def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway, client: C
     if gateway.task is Task.GENERATE:
         gateway.require_latents(client)
     rows = _rows(inputs[0], tail, spec, gateway.queue.max_rows_per_request)
-    return Ask(rows, identity, _wants_binary(request, gateway))
+    names = _wanted(request, gateway)
+    why = None
+    if EXPLANATION in names:
+        why = gateway.explaining.read(len(rows), _parameters(request))
+    return Ask(rows, identity, _wants_binary(request), why)
 
 
 def _cut(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
@@ -135,19 +151,27 @@ def _from_json(data: object, shape: list[int]) -> np.ndarray:
     return decoding.numbers_from_lists(data, inner, "'data'").reshape(shape)
 
 
-def _wants_binary(request: Mapping[str, Any], gateway: Gateway) -> bool:
-    """Check the requested outputs and say whether they should come as binary."""
-    default = _parameters(request).get("binary_data_output") is True
+def _wanted(request: Mapping[str, Any], gateway: Gateway) -> Sequence[str]:
+    """The names of the requested outputs, checked."""
     wanted = request.get("outputs")
     if wanted is None or wanted == []:
-        return default
+        return ()
     if not (isinstance(wanted, list) and all(isinstance(output, dict) for output in wanted)):
         raise bad("'outputs' must be a list of tensors")
-    name = gateway.output_name
+    known = [gateway.output_name, *([EXPLANATION] if gateway.pipeline.explaining else [])]
     for output in wanted:
-        if output.get("name") != name:
-            raise bad(f"output {_short(output.get('name'))} is unknown; this model has '{name}'")
-    return bool(_parameters(wanted[0]).get("binary_data", default) is True)
+        if output.get("name") not in known:
+            has = " and ".join(f"'{name}'" for name in known)
+            raise bad(f"output {_short(output.get('name'))} is unknown; this model has {has}")
+    return [output["name"] for output in wanted]
+
+
+def _wants_binary(request: Mapping[str, Any]) -> bool:
+    """Whether the requested outputs should come as binary."""
+    default = _parameters(request).get("binary_data_output") is True
+    wanted = request.get("outputs")
+    first = wanted[0] if wanted else {}
+    return bool(_parameters(first).get("binary_data", default) is True)
 
 
 def _parameters(part: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -159,19 +183,23 @@ def _parameters(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return parameters
 
 
-async def _encode(send: Send, gateway: Gateway, ask: Ask, released: Released) -> None:
-    values = released.values.numpy()
-    output: dict[str, Any] = {
-        "name": gateway.output_name,
-        "shape": values.shape,
-        "datatype": DATATYPES[released.kind],
-    }
-    raw = values.tobytes() if ask.binary else b""
-    output |= (
-        {"parameters": {"binary_data_size": len(raw)}} if ask.binary else {"data": values.ravel()}
-    )
+async def _encode(send: Send, gateway: Gateway, ask: Ask, tensors: Sequence[Released]) -> None:
+    outputs, raw = list[dict[str, Any]](), b""
+    for name, released in zip((gateway.output_name, EXPLANATION), tensors, strict=False):
+        values = released.values.numpy()
+        output: dict[str, Any] = {
+            "name": name,
+            "shape": values.shape,
+            "datatype": DATATYPES[released.kind],
+        }
+        if ask.binary:
+            raw += values.tobytes()
+            output["parameters"] = {"binary_data_size": values.nbytes}
+        else:
+            output["data"] = values.ravel()
+        outputs.append(output)
     answer: dict[str, Any] = {"model_name": gateway.name, "model_version": gateway.version}
-    answer |= ({"id": ask.id} if ask.id is not None else {}) | {"outputs": [output]}
+    answer |= ({"id": ask.id} if ask.id is not None else {}) | {"outputs": outputs}
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     if not ask.binary:
         await reply(send, head)
@@ -242,6 +270,8 @@ def _told(gateway: Gateway) -> dict[str, str]:
         told["task"] = str(gateway.task)
     if gateway.pipeline.input_defenses:
         told["latents"] = "remapped"  # a client must know that its own are not obeyed
+    if gateway.pipeline.explaining:  # an output that comes only when it is asked for
+        told[EXPLANATION] = ", ".join(gateway.pipeline.explaining.explainer.methods)
     return {name: value for name, value in told.items() if value}
 
 

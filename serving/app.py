@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 
 from mantlet import __version__
 from mantlet.errors import RequestError
-from serving import api_images, api_v1, api_v2, openapi
+from serving import api_explain, api_images, api_v1, api_v2, openapi
 from serving.exchange import Disconnected, Message, Receive, Scope, Send, reply_error
 from serving.service import Service
 
@@ -51,6 +51,7 @@ def routes(service: Service) -> list[Route]:
         ("POST", "/v1/models/{model}:predict", api_v1.Predict(service)),
         ("POST", "/v1/models/{model}:generate", api_images.Generate(service)),
         ("POST", "/v1/models/{model}:translate", api_images.Translate(service)),
+        ("POST", "/v1/models/{model}:explain", api_explain.Explain(service)),
         ("POST", "/v2/models/{model}/infer", infer),
         ("POST", "/v2/models/{model}/versions/{version}/infer", infer),
         ("GET", "/v2/health/live", api_v2.Live()),

@@ -66,10 +66,14 @@ def rows_of(headers: Mapping[str, str], body: bytes, spec: InputSpec, max_rows: 
         return rows_from_npy(body, spec, max_rows)
     if kind in PICTURES:
         return rows_from_picture(body, spec, PICTURES[kind])
-    request = parse_json(body)
+    return rows_from_lists(instances_of(parse_json(body)), spec, max_rows)
+
+
+def instances_of(request: Mapping[str, Any]) -> object:
+    """The rows of a V1 request."""
     if "instances" not in request:
         raise bad('the body lacks "instances": send {"instances": [row, ...]}')
-    return rows_from_lists(request["instances"], spec, max_rows)
+    return request["instances"]
 
 
 def check_rows(rows: int, max_rows: int) -> None:

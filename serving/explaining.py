@@ -1,8 +1,9 @@
 """What a model explains, and of which class: its settings, and what a client asks for, checked."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
@@ -12,6 +13,8 @@ from mantlet.attribution import METHODS, Explainer, Method, Of
 from mantlet.errors import RequestError
 from mantlet.registry import did_you_mean
 
+PROXIED = "upstream"
+"""The method of an explainer that is a server of its own."""
 TOP = -1
 """The class of a row that its model thinks likeliest, whichever that is."""
 
@@ -59,6 +62,27 @@ class Explaining:
     explainer: Explainer
     outputs: int
     settings: Explain = field(default_factory=Explain)
+
+    def read(self, rows: int, options: Mapping[str, Any]) -> Why:
+        """What a request asks about its rows: ``method``, and ``class`` or ``classes``.
+
+        Raises `RequestError`: 400 for what is no method and no class, and as `ask` does.
+        """
+        method, named = options.get("method", ""), options.get("class")
+        if not isinstance(method, str):
+            raise RequestError(400, f"'method' is {method!r:.40}; wanted a text")
+        if isinstance(named, str) and re.fullmatch("[0-9]{1,9}", named):  # behind a '?' all is text
+            named = int(named)
+        every = options.get("classes")
+        if named is not None and every is not None:
+            raise RequestError(400, "'class' and 'classes' are there; send one of them")
+        if named is not None and type(named) is not int:
+            raise RequestError(400, f"'class' is {named!r:.40}; wanted a whole number")
+        if every is not None and not (
+            isinstance(every, list) and all(type(wanted) is int for wanted in every)
+        ):
+            raise RequestError(400, "'classes' must be a list of whole numbers, one for each row")
+        return self.ask(rows, method, named if every is None else every)
 
     def ask(self, rows: int, method: str = "", classes: Sequence[int] | int | None = None) -> Why:
         """What a client asks about so many rows: one class for all, one for each, or the likeliest.

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mantlet import __version__
+from mantlet.attribution import METHODS
 from serving.api_v2 import BINARY, DTYPES, MAX_TEXT
+from serving.explaining import PROXIED
 from serving.latents import LARGEST_SEED
 from serving.settings import Settings
 
@@ -66,6 +68,7 @@ def _paths(model: Json, version: Json, keys: list[Json]) -> Json:
     predict = _post("Predict", "Predictions", PREDICT_BODY, "application/x-npy")
     generate = _post("Generate", "Pictures", GENERATE_BODY, *AS_PICTURES)
     translate = _post("Translate", "Pictures", PREDICT_BODY, *AS_PICTURES)
+    explain = _post("Explain", "Explanations", EXPLAIN_BODY, "application/x-npy", "image/png")
     infer = _post("Infer", "InferResponse", INFER_BODY, BINARY)
     metadata = _get("Metadata of a model", "ModelMetadata", LOOKS)
     ready = _get("Readiness of a model", "ModelReady", (404, *HEALTH), _not("ModelReady"))
@@ -81,6 +84,9 @@ def _paths(model: Json, version: Json, keys: list[Json]) -> Json:
         "/v1/models/{model}:predict": {"post": predict | keyed},
         "/v1/models/{model}:generate": {"post": generate | keyed},
         "/v1/models/{model}:translate": {"post": translate | keyed},
+        "/v1/models/{model}:explain": {
+            "post": explain | keyed | {"parameters": [model, *EXPLAIN_OPTIONS]}
+        },
         "/v2": {"get": _get("Server", "Server", HEALTH)},
         "/v2/health/live": {"get": _get("Liveness", "Live", HEALTH)},
         "/v2/health/ready": {"get": server_ready},
@@ -143,6 +149,14 @@ PREDICT_BODY: Json = {
         "image/jpeg": BYTES,
     },
 }
+EXPLAIN_BODY: Json = {
+    "required": True,
+    "content": PREDICT_BODY["content"] | {JSON: _ref("ExplainRequest")},
+}
+EXPLAIN_OPTIONS: list[Json] = [
+    {"name": "method", "in": "query", "schema": {"enum": [*METHODS, PROXIED]}},
+    {"name": "class", "in": "query", "schema": {"type": "integer", "minimum": 0}},
+]
 GENERATE_BODY: Json = {
     "required": False,
     "content": {JSON: _ref("Wish"), "application/x-npy": BYTES},
@@ -171,6 +185,18 @@ SCHEMAS: Json = {
     },
     "Instances": _object(
         ["instances"], instances=_list({"$ref": "#/components/schemas/Numbers"}, minItems=1)
+    ),
+    "ExplainRequest": _object(
+        ["instances"],
+        instances=_list({"$ref": "#/components/schemas/Numbers"}, minItems=1),
+        method={"enum": [*METHODS, PROXIED]},
+        **{"class": WHOLE | {"minimum": 0}},
+        classes=_list(WHOLE | {"minimum": 0}),
+    ),
+    "Explanations": _object(
+        ["explanations", "predictions"],
+        explanations=_list({"$ref": "#/components/schemas/Numbers"}),
+        predictions=_list({"anyOf": [_list({"type": "number"}), WHOLE]}),
     ),
     "Predictions": _object(
         ["predictions"], predictions=_list({"anyOf": [_list({"type": "number"}), WHOLE]})

@@ -127,10 +127,12 @@ def test_grad_cam_points_up_only_and_at_the_channels_together() -> None:
     assert torch.equal(maps[:, 0], maps[:, 2])
 
 
-def test_the_last_convolution_is_found_and_none_where_there_is_none() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Linear(2, 2))
+def test_the_last_convolution_is_found_with_its_rectifier_and_none_where_there_is_none() -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Linear(2, 2))
+    rectified = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Linear(2, 2))
 
-    assert last_convolution(network) is network[1]
+    assert last_convolution(plain) is plain[1]
+    assert last_convolution(rectified) is rectified[2]
     assert last_convolution(nn.Linear(2, 2)) is None
 
 

@@ -12,6 +12,7 @@ from serving.admin import create_admin
 from serving.admission import Admission
 from serving.app import create_app
 from serving.events.log import EventLog
+from serving.explaining import Explaining
 from serving.gateway import Gateway
 from serving.keys import KeyFile
 from serving.pipeline import Pipeline
@@ -62,12 +63,21 @@ def load(
     shadow: bool = False,
     answer: Literal["probabilities", "labels"] = "probabilities",
     queue: Queue | None = None,
+    explaining: Explaining | None = None,
 ) -> Any:
     """Load the tiny victim as ``mnist``."""
     victim = victim or TinyVictim()
     into.gateways["mnist"] = Gateway(
         "mnist",
-        Pipeline(victim, detectors, defenses, levels=levels, shadow=shadow, answer=answer),
+        Pipeline(
+            victim,
+            detectors,
+            defenses,
+            levels=levels,
+            shadow=shadow,
+            answer=answer,
+            explaining=explaining,
+        ),
         into.store,
         into.admission,
         queue=queue or Queue(max_rows_per_request=8),
