@@ -54,27 +54,23 @@ def calibrated(discriminator: nn.Module, real: Tensor, made: Tensor) -> Odds:
     return odds
 
 
-def selected(
-    odds: Tensor, start: Tensor, *, chains: int, every: int, generator: torch.Generator
-) -> Tensor:
-    """(m,) numbers of the proposals at which ``chains`` chains are, after each ``every`` steps.
+def selected(odds: Tensor, *, chains: int, every: int, generator: torch.Generator) -> Tensor:
+    """(m,) numbers of the proposals at which ``chains`` chains are after each ``every`` steps.
 
-    ``odds`` (n,) are log-odds of the proposals, dealt to the chains in order; ``start`` (chains,) those of the real pictures
-    at which they begin. A step from x to x' is taken with probability ``min(1, (1/D(x) - 1) / (1/D(x') - 1))``, D
-    being the chance of being real. A chain that has not yet left its start gives nothing.
-
-    Source: Turner et al., 2019, as Hu and Pang (2021) use it on pictures of a stolen API.
+    ``odds`` (n,) are log-odds of the proposals, dealt to the chains in order; a chain begins at its first. A
+    step from x to x' is taken with probability ``min(1, (1/D(x) - 1) / (1/D(x') - 1))``, D being the chance of being real.
+    Source: Turner et al., 2019, as Hu and Pang (2021) use it on the pictures of a stolen API.
     """
     length = len(odds) // chains
     dealt = odds[: length * chains].view(chains, length)
     dice = torch.rand(chains, length, generator=generator, dtype=torch.float64).log()
-    now, at = start.double().clone(), torch.full((chains,), -1)
+    first = torch.arange(chains) * length
+    now, at = torch.full((chains,), -torch.inf, dtype=torch.float64), first
     kept = []
     for step in range(length):
         taken = dice[:, step] <= dealt[:, step] - now
-        now = torch.where(taken, dealt[:, step], now)
-        at = torch.where(taken, torch.arange(chains) * length + step, at)
+        now = torch.where(taken, dealt[:, step].double(), now)
+        at = torch.where(taken, first + step, at)
         if (step + 1) % every == 0:
-            kept.append(at.clone())
-    found = torch.cat(kept) if kept else at[:0]
-    return found[found >= 0]
+            kept.append(at)
+    return torch.cat(kept) if kept else first[:0]

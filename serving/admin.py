@@ -1,7 +1,8 @@
-"""The admin plane: metrics, clients, campaigns and events, on a port of its own."""
+"""The admin plane: metrics, clients, campaigns, events and ownership, on a port of its own."""
 
+import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from mantlet.errors import MantletError, RequestError
 from serving import intervening, oversight
 from serving.events.kinds import EventKind
+from serving.evidence import Desk
 from serving.oversight import Fields
 from serving.service import Service
 
@@ -63,7 +65,20 @@ def create_admin(service: Service) -> FastAPI:
         told = [{"number": r.number, "at": r.at, **r.event.model_dump(mode="json")} for r in found]
         return {"events": told, "next": found[-1].number if found else after}
 
+    _add_ownership(app, service)
     return app
+
+
+def _add_ownership(app: FastAPI, service: Service) -> None:
+    desk = Desk(service)
+
+    @app.post("/ownership/{model}")
+    async def ownership(model: str, request: Request) -> Fields:
+        """How strong the evidence is that pictures (zip, .npz, .npy) came of this model, or of a copy of it."""
+        desk.enter()
+        desk.key(model)
+        body = await service.read_body(request.receive, request.headers)
+        return await asyncio.to_thread(desk.answer, model, body)
 
 
 def _guard(app: FastAPI, service: Service) -> None:
@@ -96,8 +111,10 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(MantletError)
     async def failed(request: Request, error: MantletError) -> Response:
-        return _error(error.status if isinstance(error, RequestError) else 503, str(error))
+        if isinstance(error, RequestError):
+            return _error(error.status, str(error), error.headers)
+        return _error(503, str(error))
 
 
-def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)

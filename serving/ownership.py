@@ -91,9 +91,9 @@ def verify(
     Models are named by a .safetensors or .onnx file, or by the address of a served one. Raises
     `ConfigError` where nothing could be said, and what opening and asking a model raises.
     """
-    chosen = _model(settings, model)
+    chosen = chosen_model(settings, model)[1]
     dawn = _dawn(chosen)
-    setup = Setup(torch.device("cpu"), _secret(settings))
+    setup = Setup(torch.device("cpu"), secret_of_gateway(settings))
     inputs = torch.from_numpy(queries)
     with closing(chosen.victim) as victim:
         victim.load(setup)
@@ -193,14 +193,15 @@ def _at_least(named: int, counts: np.ndarray, rate: float) -> float:
     return float(chance[named])
 
 
-def _model(settings: Settings, name: str) -> Model:
+def chosen_model(settings: Settings, name: str) -> tuple[str, Model]:
+    """A model of the config, the only one by default, and its name; raises `ConfigError` where there are several."""
     if not name and len(settings.models) > 1:
         raise ConfigError(
             f"the config has models {', '.join(settings.models)}; name one with --model"
         )
     name = name or next(iter(settings.models))
     require_model(settings, name)
-    return settings.models[name]
+    return name, settings.models[name]
 
 
 def _dawn(model: Model) -> Dawn:
@@ -213,8 +214,8 @@ def _dawn(model: Model) -> Dawn:
     return found[0]
 
 
-def _secret(settings: Settings) -> bytes:
-    """The gateway's; one made now would know nothing of earlier answers."""
+def secret_of_gateway(settings: Settings) -> bytes:
+    """The secret with which a gateway answered; one made now would know nothing of earlier answers."""
     path = settings.data_dir / "secret"
     if settings.secret is None and not path.is_file():
         raise ConfigError(

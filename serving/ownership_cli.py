@@ -1,9 +1,10 @@
-"""The commands ``mantlet ownership``: is a suspect model a copy that learned from marked answers?"""
+"""The commands ``mantlet ownership``: is a suspect model a copy that learned from marked answers or pictures?"""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 import yaml
@@ -12,8 +13,10 @@ from rich.console import Console
 from mantlet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from serving import generator_ownership
     from serving.ownership import Report
 
+Told = TypeVar("Told", "Report", "generator_ownership.Report")
 app = typer.Typer(help="Find out whether a model is a copy.", no_args_is_help=True)
 out = Console(soft_wrap=True, highlight=False)
 
@@ -30,11 +33,23 @@ def verify(
     ],
     suspect: Annotated[
         str,
-        typer.Option(help="A .safetensors or .onnx file, or http://HOST/v1/models/NAME (or v2)."),
+        typer.Option(
+            help="A .safetensors or .onnx file, or http://HOST/v1/models/NAME (or v2); of a generator also a"
+            " folder of its pictures, a .npz or a .npy."
+        ),
     ],
     queries: Annotated[
-        Path, typer.Option(help="What the thief may have asked: .npz with x or x_SPLIT, or .npy.")
-    ],
+        Path | None,
+        typer.Option(
+            help="What the thief of a classifier may have asked: .npz with x or x_SPLIT, or .npy."
+        ),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Pictures of a generator that are looked at.")
+    ] = 2_000,
+    black_white: Annotated[
+        str, typer.Option("--range", help="Black and white in a generator's numbers, such as -1:1.")
+    ] = "",
     split: Annotated[str, typer.Option(help="Which split of the .npz.")] = "train",
     rows: Annotated[str, typer.Option(help="Which rows of it, START:STOP.")] = ":",
     independent: Annotated[
@@ -55,29 +70,58 @@ def verify(
         list[str], typer.Option("--set", help="Override a setting: listen.port=9000. Repeatable.")
     ] = [],
 ) -> None:
-    """Tell how likely SUSPECT would show the mark of defense dawn without having learned from its answers."""
+    """Tell how likely SUSPECT would show the mark of this service without having learned from its answers.
+
+    Of a classifier it is the mark of defense dawn in what SUSPECT says to the queries; of a generator that of
+    defense watermark in the pictures that SUSPECT makes.
+    """
     from mantlet.data import load_images, parse_rows
-    from serving import logs, ownership, settings
+    from serving import generator_ownership, logs, ownership, settings, suspects
 
     loaded = settings.load(config, set_)
     logs.configure("warning")
+    about = {name: yaml.safe_load(value) for name, value in _pairs("setting", setting)}
+    headers = dict(_pairs("header", header))
+    if generator_ownership.marks(loaded, model):
+        opening = suspects.Opening(architecture, about, headers, _range(black_white))
+        found = generator_ownership.verify(
+            loaded, suspect, independent=independent, model=model, count=pictures, opening=opening
+        )
+        _tell(found, json_, _show_generators)
+        return
+    if queries is None:
+        raise ConfigError(
+            "--queries is missing: give what the thief may have asked (or, of a generator, a config whose model has"
+            " defense 'watermark')"
+        )
     report = ownership.verify(
         loaded,
         load_images(queries, split, parse_rows(rows)).x,
         suspect,
         independent=independent,
         model=model,
-        openers=ownership.Openers(
-            architecture,
-            {name: yaml.safe_load(value) for name, value in _pairs("setting", setting)},
-            dict(_pairs("header", header)),
-        ),
+        openers=ownership.Openers(architecture, about, headers),
     )
-    if json_:
+    _tell(report, json_, _show)
+
+
+def _tell(report: Told, as_json: bool, show: Callable[[Told], None]) -> None:
+    if as_json:
         found = {"found": report.found, "sound": report.sound}
         typer.echo(json.dumps(asdict(report) | found))
     else:
-        _show(report)
+        show(report)
+
+
+def _range(text: str) -> tuple[float, float] | None:
+    """``-1:1`` as two numbers."""
+    if not text:
+        return None
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise ConfigError(f"range '{text}': write BLACK:WHITE, such as -1:1") from None
 
 
 def _pairs(what: str, texts: list[str]) -> list[tuple[str, str]]:
@@ -101,5 +145,20 @@ def _show(report: "Report") -> None:
         f"{report.queries} queries fall in {report.cells} cells of the hash; the key marks"
         f" {report.marked_cells} of them at a rate of {report.rate:g}."
     )
+    for line in verdict(report):
+        out.print(line, markup=False)
+
+
+def _show_generators(report: "generator_ownership.Report") -> None:
+    from serving.generator_ownership import verdict
+
+    for what, one in [
+        ("suspect", report.suspect),
+        *(("independent", o) for o in report.independent),
+    ]:
+        along = ", ".join(f"{count:,}: {p:.1g}" for count, p in one.along.items())
+        needed = f"; proven from {one.needed:,} on" if one.needed else ""
+        line = f"{what} {one.model}: p = {one.p:.3g} of {one.pictures:,} pictures ({along}){needed}"
+        out.print(line, markup=False)
     for line in verdict(report):
         out.print(line, markup=False)

@@ -1,15 +1,17 @@
 """Theft of a generator by the pictures that it sells (Hu and Pang, 2021)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
+from mantlet import architectures
 from mantlet.errors import ConfigError
-from mantlet.gan_training import Gan, GanSettings, fit_gan
+from mantlet.gan_training import Gan, GanSettings, fit_gan, untrained
+from redteam.learning import seeded
 from redteam.metropolis import calibrated, selected
 from redteam.oracle import Oracle, Refused
 from redteam.over_http import OverHttp
@@ -92,11 +94,11 @@ class GanTheft(BaseModel):
     """Buys pictures, and trains a GAN of its own on them as if they were a data set.
 
     Source: Hu and Pang, "Stealing machine learning models: attacks and countermeasures for generative adversarial
-    networks", ACSAC 2021: nothing is learned of the victim but its pictures, and the clone's architecture is
-    the thief's choice. ``training`` is the same whatever the budget. Three things make it the paper's second attack,
-    which aims at the real distribution in place of the API's: ``real_share`` of the set are real pictures of the thief;
-    with a leaked discriminator ``chains`` Metropolis-Hastings chains pick every ``every``-th state, begun at real
-    pictures, of which the first half starts them and the second calibrates; ``washing`` is done, in order, to what was bought.
+    networks", ACSAC 2021: nothing is learned of the victim but its pictures. ``training`` is the same whatever the
+    budget; the clone's ``architecture``, with its ``settings``, is the thief's choice, a DCGAN where none is named.
+    Two things make it the paper's second attack, which aims at the real distribution in place of the API's: ``real_share``
+    of the set are real pictures of the thief; a leaked discriminator, calibrated on real pictures, picks every
+    ``every``-th state of ``chains`` Metropolis-Hastings chains. ``washing`` is done, in order, to what was bought.
 
     The same settings, knowledge, pictures and generator give the same clone.
     """
@@ -106,6 +108,8 @@ class GanTheft(BaseModel):
     type: Literal["gan"] = "gan"
     request: PositiveInt = 256
     training: GanSettings = GanSettings()
+    architecture: str = ""
+    settings: dict[str, int | float | str | bool] = {}
     real_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     washing: tuple[Wash, ...] = ()
     chains: PositiveInt = 200
@@ -130,8 +134,15 @@ class GanTheft(BaseModel):
             raise ConfigError(
                 f"attack 'gan' has {len(pictures)} pictures, and a batch is {self.training.batch}: {ended}"
             )
-        clone = fit_gan(pictures, self.training, generator)
+        start = self._untrained(pictures.shape[1], generator) if self.architecture else None
+        clone = fit_gan(pictures, self.training, generator, start=start)
         return Haul(clone, pictures, source.rows, ended)
+
+    def _untrained(self, channels: int, generator: torch.Generator) -> Gan:
+        settings = {"latent": self.training.latent} | self.settings
+        with seeded(generator):
+            network = architectures.build(self.architecture, settings)
+        return replace(untrained(self.training, channels, generator), generator=network)
 
     def buy(
         self, source: Source, budget: int, progress: Progress = lambda done, total: None
@@ -165,19 +176,12 @@ class GanTheft(BaseModel):
 
     def _selected(self, bought: Tensor, knowledge: Knowledge, generator: torch.Generator) -> Tensor:
         real, discriminator = knowledge.real, knowledge.discriminator
-        if real is None or discriminator is None or len(real) < 2 * self.chains:
+        if real is None or discriminator is None:
             raise ConfigError(
-                f"a leaked discriminator selects pictures in {self.chains} chains; give"
-                f" {2 * self.chains} real pictures or more"
+                "attack 'gan' calibrates a leaked discriminator on real pictures; give some"
             )
-        odds = calibrated(discriminator, real[self.chains :], bought[: len(real)])
-        picked = selected(
-            odds(bought),
-            odds(real[: self.chains]),
-            chains=self.chains,
-            every=self.every,
-            generator=generator,
-        )
+        odds = calibrated(discriminator, real, bought[: len(real)])
+        picked = selected(odds(bought), chains=self.chains, every=self.every, generator=generator)
         return bought[picked]
 
 

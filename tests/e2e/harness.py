@@ -41,6 +41,16 @@ GUARDED: dict[str, Any] = _SHIPPED["models"]["mnist"]
 PLAIN: dict[str, Any] = {"victim": GUARDED["victim"]}
 """Its model without detectors and defenses."""
 
+GENERATOR: dict[str, Any] = {
+    "victim": {
+        "type": "onnx",
+        "weights": str(ROOT / "tests/data/models/mnist_gan_mlp_csinva.onnx"),
+        "task": "generate",
+        "output_range": [-1, 1],
+    }
+}
+"""One that others trained, of 28x28 digits."""
+
 OPEN: dict[str, Any] = {"identity": {"open": True}, "models": {"mnist": PLAIN}}
 
 

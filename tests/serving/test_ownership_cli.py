@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from defenses.dawn import Dawn
+from defenses.watermark.mark import Mark
 from mantlet import architectures, weights
 from mantlet.data import Images
 from mantlet.plugin import Setup
 from serving import cli
+from tests.e2e.harness import GENERATOR
 from tests.helpers import config, write_config
 
 SECRET = "the secret of the owner"
@@ -125,3 +127,64 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(
     assert shown.err.startswith("mantlet: ")
     assert said in shown.err
     assert len(shown.err.splitlines()) == 1
+
+
+@pytest.fixture
+def digits_gateway(root: Path, tmp_path: Path) -> Path:
+    """A config of a generator whose pictures are marked."""
+    raw = config(root, tmp_path, secret=SECRET)
+    raw["models"] = {"digits": GENERATOR | {"defenses": [{"type": "watermark"}]}}
+    return write_config(tmp_path / "gan.yaml", raw)
+
+
+def test_a_generator_is_known_by_its_pictures(
+    digits_gateway: Path,
+    digits: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clean = torch.from_numpy(digits.x[:100])
+    marked = Mark(SECRET.encode(), "digits").embed(clean, ["ann"] * 100)
+    np.save(tmp_path / "marked.npy", marked.numpy())
+    other = GENERATOR["victim"]["weights"]
+    words = ("--suspect", tmp_path / "marked.npy", "--independent", other, "--range=-1:1")
+
+    assert mantlet(monkeypatch, digits_gateway, *words, "--pictures", 64) == 0
+    said = capsys.readouterr().out
+    assert "of 64 pictures (16: " in said
+    assert "proven from" in said
+    assert "carry the mark" in said
+
+    assert mantlet(monkeypatch, digits_gateway, *words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["found"]
+    assert found["sound"]
+    assert found["suspect"]["pictures"] == 100
+    assert found["independent"][0]["pictures"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("words", "telling"),
+    [
+        (("--suspect", "none.npz"), "no such file"),
+        (("--suspect", "none.txt"), "no folder of pictures"),
+        (("--suspect", "none.npz", "--range", "black"), "write BLACK:WHITE"),
+    ],
+)
+def test_mistakes_about_a_suspect_generator_are_one_line(
+    digits_gateway: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    telling: str,
+) -> None:
+    assert mantlet(monkeypatch, digits_gateway, *words) == 2
+    assert telling in capsys.readouterr().err
+
+
+def test_a_classifier_needs_queries(
+    gateway: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mantlet(monkeypatch, gateway, "--suspect", "clone.onnx") == 2
+    assert "--queries is missing" in capsys.readouterr().err

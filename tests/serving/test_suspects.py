@@ -1,0 +1,122 @@
+"""Pictures of a suspect, whatever it is; what holds and makes none is named."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mantlet import architectures, weights
+from mantlet.errors import ConfigError, VictimError, WeightsError
+from serving.suspects import Opening, first, pictures_of
+from tests.e2e.harness import GENERATOR, gateway
+
+GAN = Path(GENERATOR["victim"]["weights"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of pictures in several forms and sizes, and of other things."""
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 256, (28, 28), np.uint8)).save(tmp_path / f"{number}.png")
+    Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "colour.JPG")
+    Image.fromarray(rng.integers(0, 256, (20, 30), np.uint8)).convert("RGBA").save(
+        tmp_path / "z.png"
+    )
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def test_a_folder_gives_a_batch_a_size(folder: Path) -> None:
+    batches = pictures_of(str(folder), 100)
+
+    assert sorted(tuple(batch.shape) for batch in batches) == [(2, 3, 20, 30), (5, 1, 28, 28)]
+    for batch in batches:
+        assert 0 <= float(batch.min()) < float(batch.max()) <= 1
+    assert sum(map(len, pictures_of(str(folder), 3))) == 3
+
+
+def test_arrays_are_read_from_the_test_split_or_whole(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (9, 28, 28), np.uint8)
+    np.savez(tmp_path / "a.npz", x_test=x)
+    np.save(tmp_path / "b.npy", x)
+
+    for name in ("a.npz", "b.npy"):
+        (batch,) = pictures_of(str(tmp_path / name), 5)
+
+        assert torch.equal(batch, torch.from_numpy(x[:5, None]).float() / 255)
+
+
+def test_a_model_file_draws_the_same_for_a_seed(tmp_path: Path) -> None:
+    network = architectures.build("gan_mlp", {"hidden": 8})
+    path = tmp_path / "suspect.safetensors"
+    weights.save(network, path, {})
+    opening = Opening("gan_mlp", {"hidden": 8})
+    (batch,) = pictures_of(str(path), 40, opening=opening)
+    (again,) = pictures_of(str(path), 40, opening=opening)
+    (other,) = pictures_of(str(path), 40, opening=opening, seed=1)
+
+    assert batch.shape == (40, 1, 28, 28)
+    assert torch.equal(batch, again)
+    assert not torch.equal(batch, other)
+
+
+def test_an_onnx_file_has_its_black_and_white_told(tmp_path: Path) -> None:
+    (told,) = pictures_of(str(GAN), 8, opening=Opening(output_range=(-1, 1)))
+    (untold,) = pictures_of(str(GAN), 8)
+
+    assert torch.allclose((2 * told - 1).clamp(0, 1), untold, atol=1e-5)
+
+
+def test_a_server_is_asked(tmp_path: Path) -> None:
+    config = {"identity": {"open": True}, "models": {"digits": GENERATOR}}
+    with gateway(tmp_path, config) as running:
+        (batch,) = pictures_of(f"{running.url}/v2/models/digits", 40)
+    (wanted,) = pictures_of(str(GAN), 40, opening=Opening(output_range=(-1, 1)))
+
+    assert torch.allclose(batch, wanted, atol=1e-4)
+
+
+def test_what_makes_no_pictures_is_named(tmp_path: Path, folder: Path) -> None:
+    lenet = tmp_path / "lenet.safetensors"
+    weights.save(architectures.build("lenet", {}), lenet, {})
+    (tmp_path / "empty").mkdir()
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n but no")
+    for name, opening, telling in (
+        (lenet, Opening("lenet"), "is there to classify, and not to generate"),
+        (lenet, Opening(), "name their --architecture"),
+        (tmp_path / "empty", Opening(), "has no pictures"),
+        (folder, Opening(), r"broken.png' cannot be opened"),
+        (tmp_path / "model.txt", Opening(), "is no folder of pictures"),
+        (tmp_path / "none.npz", Opening(), "no such file"),
+    ):
+        with pytest.raises(ConfigError, match=telling):
+            pictures_of(str(name), 10, opening=opening)
+    with pytest.raises(WeightsError, match="no such file"):
+        pictures_of(str(tmp_path / "none.onnx"), 10)
+    with pytest.raises(VictimError, match="cannot be reached"):
+        pictures_of("http://127.0.0.1:9/v2/models/m", 10)
+
+
+def test_many_sizes_and_huge_pictures_are_refused(tmp_path: Path) -> None:
+    for side in range(1, 20):
+        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
+    with pytest.raises(ConfigError, match="pictures of 19 sizes; 16 are taken"):
+        pictures_of(str(tmp_path), 100)
+    stream = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(stream, "PNG")
+    (tmp_path / "0.png").write_bytes(stream.getvalue())
+
+    with pytest.raises(ConfigError, match="5000x5000 pixels; at most"):
+        pictures_of(str(tmp_path), 1)
+
+
+def test_the_first_pictures_are_taken_across_batches() -> None:
+    batches = [torch.zeros(3, 1, 4, 4), torch.ones(5, 1, 8, 8)]
+
+    assert [len(batch) for batch in first(batches, 5)] == [3, 2]
+    assert [len(batch) for batch in first(batches, 3)] == [3]
+    assert [len(batch) for batch in first(batches, 100)] == [3, 5]
