@@ -62,6 +62,11 @@ def v1_scores(body: bytes, url: str) -> np.ndarray:
     return _numbers(json_object(body, url).get("predictions"), url)
 
 
+def v1_explanations(body: bytes, url: str) -> np.ndarray:
+    """The ``explanations`` of a V1 answer, float32."""
+    return _numbers(json_object(body, url).get("explanations"), url)
+
+
 def v2_scores(headers: Mapping[str, str], body: bytes, output: str, url: str) -> np.ndarray:
     """The tensor ``output`` of a V2 answer, or the first one where no name is given, float32."""
     head, tail = _cut(headers.get("Inference-Header-Content-Length"), body, url)

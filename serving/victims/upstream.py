@@ -17,9 +17,11 @@ import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 from torch import Tensor
 
+from mantlet.attribution import Explainer
 from mantlet.errors import ConfigError, VictimError, VictimTimeout
 from mantlet.plugin import Setup
 from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
+from serving.explaining import PROXIED, Explain
 from serving.victims import answers
 from serving.victims.answers import DTYPES, ModelMetadata, TensorMetadata
 from serving.victims.base import VictimPlugin
@@ -185,6 +187,37 @@ class UpstreamVictim(VictimPlugin):
             return Prediction(torch.softmax(scores, dim=1), Kind.PROBABILITIES, logits=scores)
         return Prediction(scores, Kind.PROBABILITIES)
 
+    def explainer(self, settings: Explain, secret: bytes) -> Explainer:
+        """The server's own ``:explain`` of V1, asked about one row to see whether it is there."""
+        if self.task is not Task.CLASSIFY:
+            raise ConfigError(
+                f"victim '{self.name}' is there to {self.task}, and classifiers alone are explained;"
+                " remove 'explain'"
+            )
+        if settings.classes != "top" or "methods" in settings.model_fields_set:
+            raise ConfigError(
+                f"victim '{self.name}': an upstream explains by its own method a class of its own choice;"
+                " remove 'methods' and 'classes' from 'explain'"
+            )
+        try:
+            self.explained(self.probe(1))
+        except _NotThere as error:
+            raise ConfigError(
+                f"victim '{self.name}': the server explains nothing: {error}; remove 'explain'"
+            ) from error
+        return _Proxied(self)
+
+    def explained(self, inputs: Tensor) -> Tensor:
+        """(B, *shape) float32 maps of rows, as the server says them."""
+        rows = self.normalized(inputs).contiguous().numpy()
+        maps = self._call(self._ask_why(rows))
+        if maps.shape != rows.shape or not np.isfinite(maps).all():
+            raise VictimError(
+                f"upstream '{self.url}' explained rows of {rows.shape} with {maps.shape}, or with values"
+                " that are not finite; maps of the shape of the rows are taken"
+            )
+        return torch.from_numpy(maps)
+
     def _answered(self, inputs: Tensor) -> Tensor:
         """(B, *output) float32 of rows, as the server says it."""
         rows = self.normalized(inputs).contiguous().numpy()
@@ -261,6 +294,12 @@ class UpstreamVictim(VictimPlugin):
         _, answer = await self._send("POST", f"{self._path}:predict", body, {"Content-Type": JSON})
         return answers.v1_scores(answer, self.url)
 
+    async def _ask_why(self, rows: np.ndarray) -> np.ndarray:
+        body = orjson.dumps({"instances": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+        path = f"{self.url}/v1/models/{self.model}:explain"  # V1 knows no versions
+        _, answer = await self._send("POST", path, body, {"Content-Type": JSON})
+        return answers.v1_explanations(answer, self.url)
+
     async def _send(
         self,
         method: str,
@@ -297,6 +336,17 @@ class UpstreamVictim(VictimPlugin):
                     f"upstream '{self.url}' answered more than {self.max_answer_bytes} bytes"
                 )
         return bytes(body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxied:
+    """Explains as the server does, whatever the class."""
+
+    victim: UpstreamVictim
+    methods: tuple[str, ...] = (PROXIED,)
+
+    def explain(self, inputs: Tensor, classes: Tensor, method: str) -> Prediction:
+        return Prediction(self.victim.explained(inputs), Kind.ATTRIBUTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +432,7 @@ def _pick(
 
 
 class _NotThere(VictimError):
-    """The upstream answered 404."""
+    """The upstream does not know the path, or what it is asked for there."""
 
 
 def _raise_for_status(status: int, url: str) -> None:
@@ -390,7 +440,7 @@ def _raise_for_status(status: int, url: str) -> None:
         return
     if status == 504:
         raise VictimTimeout(f"upstream '{url}' answered 504: the server behind it is too slow")
-    kind = _NotThere if status == 404 else VictimError
+    kind = _NotThere if status in (404, 405, 501) else VictimError
     meaning = {
         401: "it does not know our credentials: set headers",
         403: "it refuses our credentials",

@@ -73,8 +73,14 @@ def saying(body: object, **settings: Any) -> Answer:
 
 
 async def honest(asked: Asked, writer: asyncio.StreamWriter) -> None:
-    """The right answer: the same three probabilities for every row, in the form asked for."""
+    """The right answer: the same three probabilities for every row, in the form asked for.
+
+    What explains a row is the row.
+    """
     count = len(asked.rows)
+    if asked.path.endswith(":explain"):
+        writer.write(response(json.dumps({"explanations": asked.rows.tolist()}).encode()))
+        return
     if asked.path.startswith("/v1"):
         writer.write(response(json.dumps({"predictions": [SCORES] * count}).encode()))
         return

@@ -756,7 +756,7 @@ def test_where_the_level_has_no_explanations_nothing_is_said_of_why_and_nothing_
     tier = Tier(rows="10/day", explanations="10/day")
     scene = stage(victim=victim, explainer=Slopes(victim), levels=levels, tier=tier)
     for _ in range(3):
-        with pytest.raises(RequestError, match="^explanations are not available") as refused:
+        with pytest.raises(RequestError, match=r"^explanations are not available") as refused:
             scene.explain(5)
         assert refused.value.status == 403
 

@@ -13,6 +13,8 @@ import torch
 from pydantic import ValidationError
 
 from mantlet.errors import ConfigError, MantletError, VictimError, VictimTimeout
+from mantlet.types import Kind
+from serving.explaining import Explain
 from serving.victims.upstream import UpstreamVictim
 from tests.e2e import upstream_servers as servers
 from tests.e2e.upstream_servers import METADATA, SCORES, HostileServer, saying
@@ -413,3 +415,66 @@ def test_setting_that_cannot_work_is_refused_before_anything_is_sent(
     with pytest.raises(ValidationError, match=setting) as refused:
         UpstreamVictim.model_validate(whole)
     assert refused.value.error_count() == 1
+
+
+@pytest.mark.parametrize("settings", [{}, V1, {"model_version": "7"}])
+def test_explanations_of_the_server_come_through(
+    server: HostileServer, load: Load, settings: dict[str, Any]
+) -> None:
+    explainer = load(**settings).explainer(Explain(), b"key")
+    maps = explainer.explain(ROWS, torch.zeros(2, dtype=torch.int64), "upstream")
+
+    assert explainer.methods == ("upstream",)
+    assert maps.kind is Kind.ATTRIBUTIONS
+    assert torch.equal(maps.values, ROWS)
+    assert {asked.path for asked in server.posts} == {"/v1/models/m:explain"}
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_server_that_explains_nothing_is_refused_at_load(
+    server: HostileServer, load: Load, status: int
+) -> None:
+    victim = load()
+    server.answer = saying({"error": "no such path"}, status=status)
+
+    with pytest.raises(ConfigError, match=r"the server explains nothing.*remove 'explain'"):
+        victim.explainer(Explain(), b"key")
+
+
+def test_a_server_that_is_not_ready_to_explain_is_waited_for(
+    server: HostileServer, load: Load
+) -> None:
+    victim = load()
+    server.answer = saying({"error": "loading"}, status=503)
+
+    with pytest.raises(VictimError, match="not ready"):
+        victim.explainer(Explain(), b"key")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"classes": "any"}, {"methods": ["gradient"]}], ids=["classes", "methods"]
+)
+def test_what_an_upstream_cannot_be_told_is_refused(load: Load, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="remove 'methods' and 'classes'"):
+        load().explainer(Explain.model_validate(settings), b"key")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"explanations": [[1.0, 2.0, 3.0]]},
+        {"explanations": [[1.0, 2.0, 3.0, 1e39], [1.0, 2.0, 3.0, 4.0]]},
+        {"explanations": {"anchor": ["x > 1"]}},
+        {"predictions": [[1.0, 2.0, 3.0, 4.0]] * 2},
+        b"<html>",
+    ],
+    ids=["shape", "infinite", "words", "other", "no JSON"],
+)
+def test_explanations_that_are_no_maps_are_refused(
+    server: HostileServer, load: Load, told: Any
+) -> None:
+    explainer = load().explainer(Explain(), b"key")
+    server.answer = saying(told)
+
+    with pytest.raises(VictimError, match="upstream"):
+        explainer.explain(ROWS, torch.zeros(2, dtype=torch.int64), "upstream")
