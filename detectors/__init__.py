@@ -3,6 +3,7 @@
 from detectors.coverage import Coverage
 from detectors.distances import Distances
 from detectors.foreign import Foreign
+from detectors.latents import Latents
 from detectors.prada import Prada
 from detectors.rate import Rate
 from detectors.shift import Shift
@@ -16,6 +17,7 @@ BUILTIN: tuple[type[Detector], ...] = (
     Coverage,
     Distances,
     Foreign,
+    Latents,
     Prada,
     Rate,
     Shift,

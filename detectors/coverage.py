@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mantlet.errors import CalibrationError, ConfigError
 from mantlet.plugin import Calibration, Setup, ThresholdDetector
-from mantlet.types import Prediction, Query, State
+from mantlet.types import Prediction, Query, State, Task
 
 LEAST = 200
 
@@ -28,7 +28,8 @@ class Coverage(ThresholdDetector):
     ``curve`` is a measured table: how many cells so many rows open, and how well a clone trained on
     them agrees with the victim (``python -m redteam.curve``). Progress is the share of the rows that a
     clone of ``agreement`` needed; where pools of several kinds were measured, the largest share.
-    Without a curve it is the share of cells that benign calibration rows opened.
+    Without a curve it is the share of cells that benign calibration rows opened. Of models that make pictures
+    the cells are of thumbnails of what a client was shown.
 
     It tells how much could have been learned, not who is a thief: an honest client with many rows covers
     the space as well. So by default it never alarms. What undoes it: many accounts, whose cells are
@@ -49,6 +50,7 @@ class Coverage(ThresholdDetector):
 
     needs_calibration = True
     measures_progress = True
+    tasks = frozenset(Task)
     _curves: list[tuple[np.ndarray, np.ndarray]] = PrivateAttr(default_factory=list)
 
     def load(self, setup: Setup) -> None:

@@ -11,12 +11,13 @@ import torch
 from pydantic import Field, PositiveInt, PrivateAttr
 from torch import Tensor
 
+from detectors.pictures import comparable
 from detectors.recall import in_parts
 from mantlet import weights
 from mantlet.errors import CalibrationError
 from mantlet.foreignness import Foreignness
 from mantlet.plugin import Calibration, EvidenceDetector, Setup
-from mantlet.types import Prediction, Query, State
+from mantlet.types import Kind, Prediction, Query, State, Task
 
 Measure = Literal["residual", "mahalanobis", "energy"]
 CLASSIFIER, NEAR = "classifier", "near"
@@ -49,6 +50,9 @@ class Foreign(EvidenceDetector):
     secret knows, so no row can be bent to it. Who sends a slow walk of foreign rows leaves the first of them
     behind, and begins another burst.
 
+    Pictures that a model translates are judged by the brightness of 8 x 8 fields and its deviation within them,
+    as one class, by ``residual`` and ``mahalanobis``; of these every one is an observation.
+
     Deviations from Atli et al.: a network of one hidden layer over principal components and the
     victim's answer in place of a ResNet over pixels, foreign pictures that are made beside those
     collected, and `detectors.evidence` in place of windows and repeated tests. What undoes it: a thief with
@@ -73,6 +77,7 @@ class Foreign(EvidenceDetector):
     """Principal components of ``residual``."""
 
     skips_copies = True
+    tasks = frozenset({Task.CLASSIFY, Task.TRANSLATE})
     _trained: list[Foreignness] = PrivateAttr(default_factory=list)
 
     @cached_property
@@ -140,6 +145,7 @@ class Foreign(EvidenceDetector):
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, G + 16): flags, and the code by which rows are compared."""
+        query, prediction = comparable(query, prediction)
         many, learned = len(self._measures), self._learned
         scores = np.zeros((len(query.clients), many + CODE), np.float32)
         if learned:
@@ -205,6 +211,8 @@ class Foreign(EvidenceDetector):
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Fit on one half of the rows, take thresholds from the other; needs 200 rows or more."""
+        translated = prediction.kind is Kind.IMAGES
+        query, prediction = comparable(query, prediction)
         rows = len(query.inputs)
         if rows < 200:
             raise CalibrationError(
@@ -214,6 +222,10 @@ class Foreign(EvidenceDetector):
         # by chance, not in turn: files come in some order (MNIST alternates between two groups of writers)
         fitted, kept = np.array_split(np.random.default_rng(0).permutation(rows), 2)
         learned = _fit_nearness(query.inputs[fitted])
+        if (
+            translated
+        ):  # pictures of noise are not copies of each other, and as near in all that is compared
+            learned["near.square"] = np.array(0.0)
         if "residual" in self.measures:
             learned |= _fit_residual(query.inputs[fitted], self.components)
         if "mahalanobis" in self.measures and prediction.features is not None:

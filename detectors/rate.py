@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mantlet.plugin import ThresholdDetector
-from mantlet.types import Prediction, Query, State
+from mantlet.types import Prediction, Query, State, Task
 
 
 class Rate(ThresholdDetector):
@@ -31,6 +31,8 @@ class Rate(ThresholdDetector):
     """Rows of the budget."""
     window_s: Annotated[float, Field(ge=1)] = 30 * 86_400.0
     """Length of a window."""
+
+    tasks = frozenset(Task)
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         return torch.zeros(len(query.clients), 1)

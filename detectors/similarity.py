@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
 
+from detectors.pictures import comparable
 from detectors.recall import (
     Recalled,
     codes_of,
@@ -22,7 +23,7 @@ from detectors.recall import (
 from mantlet.errors import CalibrationError
 from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, EvidenceDetector, Setup
-from mantlet.types import Kind, Prediction, Query, State
+from mantlet.types import Kind, Prediction, Query, State, Task
 
 SIZES = 2 ** np.arange(4, 12)
 """Numbers of remembered rows for which there are thresholds; with fewer nothing is said."""
@@ -53,6 +54,8 @@ class Similarity(EvidenceDetector):
     row of L rows ago is found with chance min(1, 2 * slots / L) or so, and none beyond
     slots * 2 ** (levels - 1); the time is the same.
 
+    Pictures that a model translates are compared by the brightness of 8 x 8 fields and its deviation within them.
+
     What undoes it: partners more rows apart, many accounts, and rows that are not made from others, as of
     Knockoff. A video longer than ``gap`` looks like a search: such a client needs a ``gap`` of its own.
     """
@@ -77,6 +80,7 @@ class Similarity(EvidenceDetector):
     """Of the random projection."""
 
     columns: ClassVar[int] = 2
+    tasks = frozenset({Task.CLASSIFY, Task.TRANSLATE})
     # marks are keyed, so that nobody makes new rows look like retries
     _secret: bytes = PrivateAttr(b"")
 
@@ -86,10 +90,11 @@ class Similarity(EvidenceDetector):
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, 3 + k): class, two halves of a keyed mark, and the projected row; judged in ``watch``."""
+        marks = row_marks(self._secret, query.inputs)
+        query, prediction = comparable(query, prediction)
         flat = query.inputs.reshape(len(query.inputs), -1).numpy()
         scores = np.zeros((len(flat), 3 + self.dimensions), np.float32)
         scores[:, 0] = _label(prediction)
-        marks = row_marks(self._secret, query.inputs)
         scores[:, 1], scores[:, 2] = marks >> 16, marks & 0xFFFF
         if self._learned:
             scores[:, 3:] = flat @ self._learned["basis"] - self._learned["centre"]
@@ -161,6 +166,7 @@ class Similarity(EvidenceDetector):
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Whiten by the even rows, take thresholds from the odd ones; needs 200 rows or more."""
+        query, prediction = comparable(query, prediction)
         rows = len(query.inputs)
         if rows < 200:
             raise CalibrationError(

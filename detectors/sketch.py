@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from detectors.pictures import comparable
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, Setup, ThresholdDetector
-from mantlet.types import Prediction, Query, State
+from mantlet.types import Prediction, Query, State, Task
 
 EMPTY = np.uint32(2**32 - 1)
 """The rank of a place that holds no row."""
@@ -52,6 +53,7 @@ class Sketch(ThresholdDetector):
     """Principal components of a code."""
 
     needs_calibration = True
+    tasks = frozenset({Task.CLASSIFY, Task.TRANSLATE})
 
     def load(self, setup: Setup) -> None:
         super().load(setup)
@@ -81,6 +83,7 @@ class Sketch(ThresholdDetector):
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, 2 + dimensions): rank of the row's cell, its scale, its code."""
+        query, prediction = comparable(query, prediction)
         scores = np.zeros((len(query.inputs), 2 + self.dimensions), np.float32)
         if not self._learned:
             return torch.from_numpy(scores)
@@ -133,6 +136,7 @@ class Sketch(ThresholdDetector):
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """Components and scale from the even rows, how near pairs come from the odd ones."""
+        query, prediction = comparable(query, prediction)
         rows = len(query.inputs)
         if rows < LEAST:
             raise CalibrationError(

@@ -144,9 +144,10 @@ def _promise(plugin: type[Plugin]) -> str:
     if issubclass(plugin, InputDefense):
         return f"For models that {', '.join(sorted(plugin.tasks))}."
     assert issubclass(plugin, Detector)
+    watches = f"Watches models that {', '.join(sorted(plugin.tasks))}."
     if plugin.needs_calibration:
-        return "Needs a calibration; without one it only observes."
-    return "Needs no calibration."
+        return f"{watches} Needs a calibration; without one it only observes."
+    return f"{watches} Needs no calibration."
 
 
 def metrics() -> str:

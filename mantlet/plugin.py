@@ -224,6 +224,8 @@ class Detector(Plugin, ABC):
     """
 
     needs_calibration: ClassVar[bool] = False
+    tasks: ClassVar[frozenset[Task]] = frozenset({Task.CLASSIFY})
+    """What models it can watch; with others the gateway does not start."""
 
     @cached_property
     def _learned(self) -> dict[str, np.ndarray]:

@@ -4,11 +4,13 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 import torch
 
+import detectors
 from mantlet.errors import ConfigError
 from mantlet.plugin import Calibration, Setup
 from mantlet.types import Kind
@@ -128,22 +130,8 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         ) from error
     secret = secret_of(settings)
     model.victim.load(Setup(device, secret))
-    learned = _calibrations(name, model)
-    for detector in model.detectors:
-        detector.load(Setup(device, secret, learned.get(detector.name)))
-        if detector.needs_calibration and detector.name not in learned:
-            log.warning(
-                "detector_observes_only",
-                model=name,
-                detector=detector.name,
-                remedy="run: mantlet calibrate CONFIG --benign FILE",
-            )
     victim = model.victim
     _check_kinds(name, model)
-    explaining = None
-    if model.explain is not None:
-        explainer = victim.explainer(model.explain, secret)
-        explaining = Explaining(explainer, victim.classes, model.explain)
     setup = Setup(
         device,
         secret,
@@ -152,6 +140,20 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         victim=victim,
         model=name,
     )
+    learned = _calibrations(name, model)
+    for detector in model.detectors:
+        detector.load(replace(setup, calibration=learned.get(detector.name)))
+        if detector.needs_calibration and detector.name not in learned:
+            log.warning(
+                "detector_observes_only",
+                model=name,
+                detector=detector.name,
+                remedy="run: mantlet calibrate CONFIG --benign FILE",
+            )
+    explaining = None
+    if model.explain is not None:
+        explainer = victim.explainer(model.explain, secret)
+        explaining = Explaining(explainer, victim.classes, model.explain)
     for plugin in (*model.defenses, *model.input_defenses):
         plugin.load(setup)
     return Pipeline(
@@ -169,8 +171,15 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
 
 
 def _check_kinds(name: str, model: Model) -> None:
-    """Raise `ConfigError` for defenses of other answers than the victim's."""
+    """Raise `ConfigError` for defenses of other answers than the victim's, and detectors of other models."""
     victim = model.victim
+    for detector in model.detectors:
+        if victim.task not in detector.tasks:
+            fitting = [n for n, d in sorted(detectors.known().items()) if victim.task in d.tasks]
+            raise ConfigError(
+                f"models.{name}: detector '{detector.name}' cannot watch a model that is there to"
+                f" {victim.task}; take of {', '.join(fitting)}"
+            )
     given = {victim.kind} if model.explain is None else {victim.kind, Kind.ATTRIBUTIONS}
     for defense in model.defenses:
         if not given & defense.kinds:

@@ -91,7 +91,7 @@ def _named(settings: Settings, name: str) -> tuple[str, Model, Path]:
 
 
 def _check(inputs: np.ndarray, victim: Victim, name: str) -> None:
-    if inputs.shape[1:] != victim.input.shape:
+    if not victim.input.takes(inputs.shape[1:]):
         raise CalibrationError(
             f"the benign rows have shape {inputs.shape[1:]}; model '{name}' takes"
             f" {victim.input.shape}"

@@ -11,7 +11,7 @@ from scipy.special import betaincinv
 
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Calibration, Detector, EvidenceDetector, Setup
-from mantlet.types import Prediction, Query, Victim
+from mantlet.types import Kind, Prediction, Query, Victim
 
 BATCH = 256
 CLIENT_ROWS = 500
@@ -148,7 +148,10 @@ def _tolerated(
     for start in range(0, len(rows), CLIENT_ROWS):
         parts.append(loaded.watch(loaded.initial(), rows[start : start + CLIENT_ROWS], 0.0)[1])
     bounds = [detector.margin * _upper(np.concatenate(parts))]
-    named = asked[1].values.argmax(dim=1).numpy()
+    if asked[1].kind is not Kind.PROBABILITIES:  # of pictures there are no classes
+        named = np.zeros(len(rows), np.int64)
+    else:
+        named = asked[1].values.argmax(dim=1).numpy()
     for one in np.unique(named):
         scores = loaded.watch(loaded.initial(), rows[named == one], 0.0)[1]
         heard = (~np.isnan(scores)).sum(axis=0) >= OF_A_CLASS

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import yaml
 from pydantic import PrivateAttr
-from torch import Tensor
+from torch import Tensor, nn
 
 from mantlet.plugin import Defense, EvidenceDetector, Setup, ThresholdDetector
 from mantlet.types import InputSpec, Kind, Prediction, Query, Signal, State, Task
@@ -80,6 +80,21 @@ class TinyGenerator(TinyVictim):
         self.batches.append(len(inputs))
         raw = (inputs.double()[:, None] * self._matrix).sum(dim=2)
         return pictures.prediction(raw.view(-1, 1, 8, 8), -1.0, 1.0)
+
+
+class TinyTranslator(TinyVictim):
+    """Makes grey pictures of any size twice as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.task, self.kind = Task.TRANSLATE, Kind.IMAGES
+        self.input = InputSpec((1, -1, -1), 0.0, 1.0)
+        self.output, self.classes, self.output_shape = "image", 0, (1, -1, -1)
+
+    def predict(self, inputs: Tensor) -> Prediction:
+        """Pictures, with their thumbnails as features."""
+        self.batches.append(len(inputs))
+        return pictures.prediction(nn.functional.interpolate(inputs, scale_factor=2), 0.0, 1.0)
 
 
 class Scripted(ThresholdDetector):

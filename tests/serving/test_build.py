@@ -14,6 +14,7 @@ from serving.events.kinds import Unban
 from serving.settings import Settings
 from tests.helpers import config, query, rows, write_config
 from tests.redis_server import redis_server
+from tests.serving.victims.models import linear
 
 
 def load(root: Path, tmp_path: Path, **changes: Any) -> Settings:
@@ -279,3 +280,76 @@ def test_missing_weights_are_an_error_of_the_tree(root: Path, tmp_path: Path) ->
     with pytest.raises(WeightsError, match="no such file") as caught:
         build.load_pipeline("mnist", loaded.models["mnist"], loaded)
     assert isinstance(caught.value, MantletError)
+
+
+@pytest.mark.parametrize(
+    ("settings_file", "model", "detector", "fitting"),
+    [
+        ("default.yaml", "mnist", "latents", "foreign, prada, rate"),
+        ("superres.yaml", "superres", "prada", "foreign, rate, similarity"),
+    ],
+)
+def test_a_detector_of_other_models_stops_the_start_and_names_those_that_fit(
+    root: Path, tmp_path: Path, settings_file: str, model: str, detector: str, fitting: str
+) -> None:
+    override = [f"models.{model}.detectors=[{{type: {detector}}}]", f"data_dir={tmp_path}"]
+    override += [f"models.{model}.policy=[]", f"models.{model}.calibration=null"]
+    loaded = settings.load(root / "configs/gateway" / settings_file, override)
+
+    with pytest.raises(ConfigError, match=f"detector '{detector}' cannot watch") as caught:
+        build.load_pipeline(model, loaded.models[model], loaded)
+    assert all(name in str(caught.value).partition("take of")[2] for name in fitting.split(", "))
+    assert detector not in str(caught.value).partition("take of")[2]
+
+
+def explained(root: Path, tmp_path: Path, victim: dict[str, Any], **model: Any) -> Settings:
+    return load(root, tmp_path, models={"m": {"victim": victim, "explain": {}} | model})
+
+
+def torch_victim(root: Path) -> dict[str, Any]:
+    weights = root / "configs/models/mnist-lenet.safetensors"
+    return {"type": "torch", "weights": str(weights), "architecture": "lenet"}
+
+
+def test_a_model_explains_where_the_config_says_so(root: Path, tmp_path: Path) -> None:
+    wanted = {"defenses": [{"type": "explanation_display"}, {"type": "rounding"}]}
+    loaded = explained(root, tmp_path, torch_victim(root), **wanted)
+    pipeline = build.load_pipeline("m", loaded.models["m"], loaded)
+    asked = query(rows(2, shape=(1, 28, 28)))
+    assert pipeline.explaining is not None
+    maps = pipeline.explain(asked, pipeline.explaining.ask(2), {}).maps(0, 2)
+
+    assert maps is not None
+    assert float(maps.values.amin()) >= 0.0
+    assert float(maps.values.amax()) == 1.0
+
+
+def test_a_defense_of_explanations_needs_a_model_that_explains(root: Path, tmp_path: Path) -> None:
+    wanted = {"defenses": ["explanation_display"], "explain": None}
+    loaded = explained(root, tmp_path, torch_victim(root), **wanted)
+
+    with pytest.raises(ConfigError, match="'explanation_display' is for attributions"):
+        build.load_pipeline("m", loaded.models["m"], loaded)
+
+
+def test_an_onnx_file_shows_no_gradients_and_is_refused_at_load(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "linear.onnx"
+    file.write_bytes(linear())
+    loaded = explained(root, tmp_path, {"type": "onnx", "weights": str(file)})
+
+    with pytest.raises(ConfigError, match=r"of type onnx shows no gradients.*remove 'explain'"):
+        build.load_pipeline("m", loaded.models["m"], loaded)
+
+
+def test_a_network_that_makes_pictures_is_not_explained(root: Path, tmp_path: Path) -> None:
+    weights = root / "configs/models/superres-x2.safetensors"
+    victim = {
+        "type": "torch",
+        "weights": str(weights),
+        "architecture": "superres",
+        "settings": {"scale": 2, "channels": 3, "width": 32, "depth": 2},
+    }
+    loaded = explained(root, tmp_path, victim)
+
+    with pytest.raises(ConfigError, match="is there to translate, and classifiers alone"):
+        build.load_pipeline("m", loaded.models["m"], loaded)
