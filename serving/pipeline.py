@@ -222,6 +222,8 @@ class Pipeline:
     ) -> Prediction:
         """Each defense in order, on the rows whose level asks for it."""
         signals = self._told(query, signals)
+        # of many rows that are answered by one picture each must get the same noise, or it averages out
+        query = self._asked(query)
         explains = prediction.kind is Kind.ATTRIBUTIONS
         for defense in self._of_maps if explains else self._of_answers:
             wanted = self._asks[defense.name][decision.levels]  # (B,)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from defenses.gaussian_noise import GaussianNoise
 from defenses.label_only import LabelOnly
+from defenses.latent_budget import LatentBudget
 from defenses.modelguard_s import ModelGuardS
 from defenses.reverse_sigmoid import ReverseSigmoid
 from defenses.rounding import Rounding
@@ -42,6 +43,7 @@ from tests.helpers import (
     Lying,
     Scripted,
     Slopes,
+    TinyGenerator,
     TinyVictim,
     query,
     rows,
@@ -835,3 +837,15 @@ def test_a_model_without_an_explainer_explains_nothing() -> None:
 
     with pytest.raises(VictimError, match="gives no explanations"):
         Pipeline(VICTIM).explain(query(rows(2)), why(pipeline, 2), {})
+
+
+def test_latents_that_are_answered_by_one_picture_get_the_same_noise() -> None:
+    """40 latents of a client whose pictures are three: their noise does not average out."""
+    budget, noise = LatentBudget(latents=3), GaussianNoise(sigma=0.05)
+    pipeline = Pipeline(TinyGenerator(), defenses=[noise], input_defenses=[budget])
+    for plugin in (budget, noise):
+        plugin.load(SETUP)
+    latents = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    released = pipeline.run(query(latents), {}).released.values
+
+    assert len(torch.unique(released, dim=0)) == 3
