@@ -145,7 +145,7 @@ def uphill(network: nn.Module, rho: float) -> Iterator[None]:
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, slope in zip(weights, slopes, strict=True):
-            weight += slope * (rho / (length + 1e-12))
+            weight.add_(slope * (rho / (length + 1e-12)))
     try:
         yield
     finally:
