@@ -1,6 +1,6 @@
 """How a thief learns from answers: its means, its training set, and the training of a clone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -57,10 +57,14 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Rows that were sent, (n, *shape), and their answers, (n, C): a clone's training set."""
+    """Rows that were sent, (n, *shape), and their answers, (n, C): a clone's training set.
+
+    ``maps`` (n, *shape) explain the top class of each row, with zeros where a row was not explained.
+    """
 
     inputs: Tensor
     answers: Tensor
+    maps: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -74,8 +78,21 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
+Loss = Callable[[nn.Module, Transfer, Tensor], Tensor]
+"""From a network, its training set and the (n,) rows of a batch to what is to fall."""
+
+
+def soft(network: nn.Module, transfer: Transfer, rows: Tensor) -> Tensor:
+    """Soft cross-entropy."""
+    return nn.functional.cross_entropy(network(transfer.inputs[rows]), transfer.answers[rows])
+
+
 def train(
-    network: nn.Module, transfer: Transfer, training: Training, generator: torch.Generator
+    network: nn.Module,
+    transfer: Transfer,
+    training: Training,
+    generator: torch.Generator,
+    loss_of: Loss = soft,
 ) -> None:
     """Fit the network to the answers, as `Training` says."""
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the types lack it
@@ -89,7 +106,7 @@ def train(
         if len(order) < size:
             order = torch.randperm(len(transfer), generator=generator)
         rows, order = order[:size], order[size:]
-        loss = nn.functional.cross_entropy(network(transfer.inputs[rows]), transfer.answers[rows])
+        loss = loss_of(network, transfer, rows)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)

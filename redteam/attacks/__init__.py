@@ -9,9 +9,20 @@ from redteam.attacks.jbda import Jbda
 from redteam.attacks.jbda_tr import JbdaTr
 from redteam.attacks.knockoff import Knockoff
 from redteam.attacks.maze import Maze
+from redteam.attacks.megex import Megex
 from redteam.attacks.noise import Noise
 
-BUILTIN: tuple[type[Attack], ...] = (Active, Copycat, Dfme, Jbda, JbdaTr, Knockoff, Maze, Noise)
+BUILTIN: tuple[type[Attack], ...] = (
+    Active,
+    Copycat,
+    Dfme,
+    Jbda,
+    JbdaTr,
+    Knockoff,
+    Maze,
+    Megex,
+    Noise,
+)
 
 
 def known() -> dict[str, type[Attack]]:

@@ -1,10 +1,10 @@
 """What every attack is: settings, and one way from an oracle and the thief's own means to a clone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, TypeVar, final
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from mantlet import simplex
 from mantlet.errors import ConfigError
 from redteam.learning import Means, Training, Transfer, train
-from redteam.oracle import Oracle, Refused
+from redteam.oracle import Explained, Explaining, Oracle, Refused, Withheld
 from redteam.treatments import AnyTreatment
 
+Got = TypeVar("Got")
 Progress = Callable[[int, int], None]
 """Told how many rows were sent, of how many."""
 
@@ -47,7 +48,8 @@ class Ledger:
         self._oracle, self._budget, self._progress = oracle, budget, progress
         self._classes, self._request = classes, request
         self._first = oracle.rows
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._withheld = ""
         self.ended = ""
 
     @property
@@ -67,26 +69,69 @@ class Ledger:
         once the gateway denies. What was answered before that is kept.
         """
         answers = []
-        for part in torch.split(inputs, self._request):
-            if not self.left:
-                break
-            part = part[: self.left]
-            answers.append(self._query(part))
+        for part in self._affordable(inputs):
+            answers.append(self._checked(part, self._sent(self._oracle.query, part)))
             if keep:
-                self._kept.append((part, answers[-1]))
+                self._kept.append((part, answers[-1], None))
             self._progress(self.rows, self._budget)
-        if not self.left:
-            self.ended = "budget spent"
-        if sum(map(len, answers)) < len(inputs):
-            raise Ended(self.ended)
+        self._require_all(sum(map(len, answers)), inputs)
         return torch.cat(answers)
 
-    def _query(self, inputs: Tensor) -> Tensor:
+    def explain(self, inputs: Tensor, of: int | None = None, *, keep: bool = False) -> Explained:
+        """(B, C) answers to (B, *shape), and (B, *shape) maps of class ``of``, None for each top one.
+
+        With ``keep`` answers and maps become part of the transfer set. Raises `Withheld` where
+        explanations are refused, those of top classes ever after, and `Ended` as ``ask`` does.
+        """
+        if self._withheld or not isinstance(self._oracle, Explaining):
+            raise Withheld(self._withheld or "the target explains nothing")
+        told = []
+        for part in self._affordable(inputs):
+            told.append(self._explained(part, of))
+            if keep:
+                self._kept.append((part, *told[-1]))
+            self._progress(self.rows, self._budget)
+        self._require_all(sum(len(one.maps) for one in told), inputs)
+        answers, maps = zip(*told, strict=True)
+        return Explained(torch.cat(answers), torch.cat(maps))
+
+    def _explained(self, inputs: Tensor, of: int | None) -> Explained:
+        assert isinstance(self._oracle, Explaining)  # or nothing is asked
+        classes = None if of is None else torch.full((len(inputs),), of)
+        explain = self._oracle.explain
         try:
-            answers = self._oracle.query(inputs)
+            told = self._sent(lambda rows: explain(rows, classes), inputs)
+        except Withheld as refusal:
+            self._withheld = str(refusal) if of is None else ""
+            raise
+        if told.maps.shape != inputs.shape or not torch.isfinite(told.maps).all():
+            raise ConfigError(
+                f"the target explains {tuple(inputs.shape)} by {tuple(told.maps.shape)}; attacks learn"
+                " from finite maps of the shape of the rows: name a method that gives them"
+            )
+        return Explained(self._checked(inputs, told.answers), told.maps)
+
+    def _affordable(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Parts of at most a request, for as long as the budget has rows left."""
+        for part in torch.split(inputs, self._request):
+            if not self.left:
+                return
+            yield part[: self.left]
+
+    def _require_all(self, answered: int, inputs: Tensor) -> None:
+        if not self.left:
+            self.ended = "budget spent"
+        if answered < len(inputs):
+            raise Ended(self.ended)
+
+    def _sent(self, send: Callable[[Tensor], Got], inputs: Tensor) -> Got:
+        try:
+            return send(inputs)
         except Refused as refusal:
             self.ended = str(refusal)
             raise Ended(self.ended) from refusal
+
+    def _checked(self, inputs: Tensor, answers: Tensor) -> Tensor:
         if answers.shape == (len(inputs),) and not answers.is_floating_point():
             if answers.min() < 0 or answers.max() >= self._classes:
                 raise ConfigError(
@@ -109,8 +154,10 @@ class Ledger:
         """All that was kept; nothing where nothing was answered."""
         if not self._kept:
             return None
-        inputs, answers = zip(*self._kept, strict=True)
-        return Transfer(torch.cat(inputs), torch.cat(answers))
+        inputs, answers, maps = zip(*self._kept, strict=True)
+        known = [torch.zeros_like(x) if m is None else m for x, m in zip(inputs, maps, strict=True)]
+        explained = None if all(m is None for m in maps) else torch.cat(known)
+        return Transfer(torch.cat(inputs), torch.cat(answers), explained)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ class Dfme(DataFree):
     floor: PositiveFloat = 1e-6
 
     def disagreement(self, scores: Tensor, answers: Tensor) -> Tensor:
+        return (scores - self.recovered(answers)).abs().mean(dim=1)
+
+    def recovered(self, answers: Tensor) -> Tensor:
+        """(B, C) centred logits of the victim."""
         logs = answers.clamp_min(self.floor).log()
-        apart: Tensor = (scores - (logs - logs.mean(dim=1, keepdim=True))).abs().mean(dim=1)
-        return apart
+        return logs - logs.mean(dim=1, keepdim=True)
