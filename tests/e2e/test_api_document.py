@@ -38,7 +38,7 @@ def test_schemathesis_finds_no_lie(running: Running, tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    assert "Tested: 15" in done.stdout
+    assert "Tested: 16" in done.stdout
     assert not running.events("unexpected_error")
     assert running.computed() == before
 
