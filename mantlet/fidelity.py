@@ -33,7 +33,7 @@ def embedded(pictures: Tensor, network: nn.Module) -> Tensor:
             f"{type(network).__name__} has no embed; name a classifier that shows features"
         )
     embed = cast("nn.Module", network.embed)
-    return torch.cat([embed(part) for part in pictures.split(ROWS)])
+    return torch.cat([embed(part) for part in torch.split(pictures, ROWS)])
 
 
 def fidelity(real: Tensor, drawn: Tensor) -> Fidelity:
@@ -82,7 +82,7 @@ def _inside(real: Tensor, drawn: Tensor, k: int) -> Tensor:
             f"k is {k} of {len(real)} pictures; take 1 or more, and fewer than pictures"
         )
     counts = []
-    for part in real.split(ROWS):
+    for part in torch.split(real, ROWS):
         # the nearest is the point itself
         radius = torch.cdist(part, real).kthvalue(k + 1, dim=1, keepdim=True).values
         counts.append((torch.cdist(part, drawn) <= radius).sum(dim=1))

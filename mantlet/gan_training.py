@@ -110,9 +110,8 @@ class _Loop:
         self._generator, self._discriminator = map(
             _trainable, (start.generator, start.discriminator)
         )
-        self._average = AveragedModel(
-            self._generator, multi_avg_fn=get_ema_multi_avg_fn(settings.average)
-        )
+        blend = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._average = AveragedModel(self._generator, multi_avg_fn=blend)
         self._optimizers = tuple(
             torch.optim.Adam(network.parameters(), rate, BETAS)
             for network, rate in zip(
@@ -157,7 +156,7 @@ class _Loop:
             STATISTICS, self._latent, generator=torch.Generator().manual_seed(0)
         )  # not the loop's own: looking on must not change what is learned
         with torch.inference_mode():
-            for part in latents.split(200):
+            for part in torch.split(latents, 200):
                 averaged(part)
         return Gan(averaged.eval(), deepcopy(self._discriminator).eval())
 
@@ -172,12 +171,12 @@ def _endless(rows: int, size: int, generator: torch.Generator) -> Iterator[Tenso
     """Row numbers of whole batches, shuffled anew whenever all were drawn."""
     while True:
         order = torch.randperm(rows, generator=generator)
-        yield from order[: rows - rows % size].split(size)
+        yield from torch.split(order[: rows - rows % size], size)
 
 
 @torch.inference_mode()
 def drawn(network: nn.Module, latents: Tensor) -> Tensor:
     """Pictures (n, C, H, W) in [0, 1] that a generator makes of (n, latent) latents."""
     low, high = getattr(network, "output_range", (0.0, 1.0))
-    parts = [network(part) for part in latents.split(500)]
+    parts = [network(part) for part in torch.split(latents, 500)]
     return ((torch.cat(parts) - low) / (high - low)).clamp(0, 1).contiguous()
