@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mantlet import __version__
 from mantlet.errors import MantletError
-from serving import ownership_cli
+from serving import ownership_cli, watermark_cli
 from serving.events.kinds import EventKind
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ events_app = typer.Typer(
 )
 app.add_typer(events_app, name="events")
 app.add_typer(ownership_cli.app, name="ownership")
+app.add_typer(watermark_cli.app, name="watermark")
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from defenses.watermark import bounds
-from defenses.watermark.carriers import BIT_OF, BITS, MarkKey
+from defenses.watermark.carriers import BIT_OF, BITS, COUNT, MarkKey
 from defenses.watermark.reading import Reading, read
 from defenses.watermark.registration import Places, allowed, best
 
@@ -71,75 +72,82 @@ def search(
     """`detect` in what was read; p-values are multiplied by ``price``."""
     if not len(reading):
         raise ValueError("there are no pictures to look at")
-    several = len(reading) > 1
-    ways = [_untouched(reading, key), _moved(reading, key, whole, 4.0 if several else 2.0)]
+    places = allowed(reading.sizes, whole)
+    waves, several = reading.whitened, len(reading) > 1
+    mean = waves.mean(dim=0, keepdim=True)
+    together = places.all(dim=0, keepdim=True)
+    ways = looks(mean, key.model[None], key.client[None], together, 0.25 if several else 0.5)
     if several:
-        ways.append(_each(reading, key, whole))
-    best_way = min(ways, key=lambda way: way.log_p)
-    p = min(1.0, max(SMALLEST, math.exp(best_way.log_p) * price))
-    return Found(p, best_way.fit, len(reading), best_way.name, scale, best_way.coefficients)
+        ways.append(_each(waves, key, places))
+    surest = min(ways, key=lambda way: float(way.log_p))
+    p = min(1.0, max(SMALLEST, math.exp(float(surest.log_p)) * price))
+    coefficients = surest.coefficients.reshape(-1)
+    return Found(p, float(surest.fit), len(reading), surest.name, scale, coefficients)
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """One way to look: what it found, its price paid, and the coefficients there."""
+class Way:
+    """One way to look at m sets: (m,) logs of p-values, their price paid, (m,) fits, and what was looked at."""
 
     name: str
-    log_p: float
-    fit: float
+    log_p: Tensor
+    fit: Tensor
     coefficients: Tensor
 
 
-def _untouched(reading: Reading, key: MarkKey) -> _Way:
-    """Where the gateway put the mark. Half of the error is for this way."""
-    places = Places.untouched(len(reading))
-    return _way("untouched", 2.0, places.moved(reading.whitened).mean(dim=0), key)
+def looks(waves: Tensor, model: Tensor, client: Tensor, places: Tensor, share: float) -> list[Way]:
+    """Look at m sets of which (m, 2, K) are the mean waves, each with (m, COUNT) signs of its own key.
+
+    ``untouched`` is where the gateway put the mark, and gets half of the error; ``moved`` is all pictures of a
+    set cropped or mirrored alike, and gets ``share`` of it for the best of all ``places`` (m or 1, TILE, TILE).
+    """
+    as_is = Places.untouched(len(waves)).moved(waves)
+    there = best(waves, model, places).moved(waves)
+    count = 2 * places.sum(dim=(1, 2))
+    return [
+        _way("untouched", torch.tensor(2.0), as_is, fits(as_is, model, client)),
+        _way("moved", count / share, there, fits(there, model, client)),
+    ]
 
 
-def _moved(reading: Reading, key: MarkKey, whole: tuple[int, int] | None, price: float) -> _Way:
-    """All pictures cropped or mirrored alike: the best of all places, each of which is paid for."""
-    places = allowed(reading.sizes, whole).all(dim=0, keepdim=True)
-    mean = reading.whitened.mean(dim=0, keepdim=True)
-    coefficients = best(mean, key.model, places).moved(mean)[0]
-    return _way("moved", price * 2 * int(places.sum()), coefficients, key)
-
-
-def _each(reading: Reading, key: MarkKey, whole: tuple[int, int] | None) -> _Way:
+def _each(waves: Tensor, key: MarkKey, places: Tensor) -> Way:
     """Each picture has a place of its own: half of the signs find it, and the other half are tested there."""
-    places = allowed(reading.sizes, whole)
-    waves = reading.whitened
     found = []
     for finds in (BIT_OF % 4 < 2, BIT_OF % 4 >= 2):
         there = best(waves, key.model * finds, places).moved(waves).mean(dim=0)
-        found.append(_way("each", 8.0, there, key, ~finds))
-    surer = min(found, key=lambda way: way.log_p)
+        fit = fits(there, key.model, key.client, ~finds)
+        found.append(_way("each", torch.tensor(8.0), there, fit))
+    surest = min(found, key=lambda way: float(way.log_p))
     everywhere = best(waves, key.model, places).moved(waves).mean(dim=0)
-    return replace(surer, coefficients=everywhere)
+    return replace(surest, coefficients=everywhere)
 
 
-def _way(
-    name: str, price: float, coefficients: Tensor, key: MarkKey, tested: Tensor | None = None
-) -> _Way:
-    fit = statistic(coefficients, key, tested)
-    log_p = float(bounds.log_tail(fit)) + math.log(price)
-    return _Way(name, log_p, fit, coefficients)
+def _way(name: str, price: Tensor, coefficients: Tensor, fit: Tensor) -> Way:
+    log_p = torch.from_numpy(np.asarray(bounds.log_tail(fit.numpy()))) + price.log()
+    return Way(name, log_p, fit, coefficients)
 
 
-def statistic(coefficients: Tensor, key: MarkKey, tested: Tensor | None = None) -> float:
-    """How well the model's signs fit (COUNT,) coefficients, those of clients projected out.
+def fits(
+    coefficients: Tensor, model: Tensor, client: Tensor, tested: Tensor | None = None
+) -> Tensor:
+    """(...) how well the (..., COUNT) signs ``model`` fit coefficients, those of clients projected out.
 
-    A mark of whatever client lies in a space that the key's other signs span. It is taken away, in the
-    statistic and in its norm; the model's signs are still independent of what is left.
+    A mark of whatever client lies in a space that the signs ``client`` span. It is taken away, in the
+    statistic and in its norm; the model's signs are still independent of what is left. Where ``tested``
+    (COUNT,) is given, nothing else counts.
     """
-    weights = coefficients.double()
+    weights, signs = coefficients.double(), client.double()
     if tested is not None:
-        weights = weights * tested
-    signs = key.client.double() * (1.0 if tested is None else tested)
-    shares = torch.zeros(BITS, dtype=torch.float64).index_add(0, BIT_OF, signs * weights)
-    sizes = torch.zeros(BITS, dtype=torch.float64).index_add(0, BIT_OF, signs.square())
-    rest = weights - signs * (shares / sizes.clamp(min=1))[BIT_OF]
-    norm = float(rest.norm())
-    return float(rest @ key.model.double()) / norm if norm > 0 else 0.0
+        weights, signs = weights * tested, signs * tested
+    members = torch.zeros(BITS, dtype=torch.float64).index_add(
+        0, BIT_OF, torch.ones(COUNT, dtype=torch.float64) if tested is None else tested.double()
+    )
+    shares = torch.zeros(*weights.shape[:-1], BITS, dtype=torch.float64)
+    shares = shares.index_add(-1, BIT_OF, signs * weights) / members.clamp(min=1)
+    rest = weights - signs * shares[..., BIT_OF]
+    norm = rest.norm(dim=-1)
+    found: Tensor = (rest * model.double()).sum(dim=-1) / norm.clamp(min=1e-9)
+    return found
 
 
 def model_p_value(

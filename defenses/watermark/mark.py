@@ -5,29 +5,33 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from defenses.watermark.carriers import TILE, MarkKey, tiles
+from defenses.watermark.carriers import BIT_OF, BITS, TILE, MarkKey, tiles
+from defenses.watermark.reading import read_each
 from defenses.watermark.seeing import luma, visibility
 
 SMALL = 64
 """Pictures with sides up to that many pixels are small."""
 PSNR_SMALL, PSNR = 38.0, 40.0
 """What pictures keep where nothing is asked for, in dB."""
-SHARE_SMALL, SHARE = 0.4, 0.7
+SHARE_SMALL, SHARE = 0.4, 0.75
 """Share of the mark's energy that names the client: large pictures have room for both."""
 ROUNDING = 1 / 4 / 255**2
 """The most that rounding to 8 bits adds to a mean square: half a level, squared."""
 STRONGEST = 3.0
 """The pattern grows to that many times its strength where clipping takes a part of it."""
 CACHED = 1024
-"""Patterns of clients that are kept: 4 KiB each."""
+"""Clients whose signs are kept: 1 KiB each."""
+EMPHASIS = (0.6, 2.0)
+"""The least and the most strength of a bit in a large picture."""
 
 
 class Mark:
     """The mark of one model under one secret.
 
     ``client_share`` of its energy names the client, the rest is the model's; ``psnr`` (dB) is what a picture
-    keeps at least. Where they are none they are 0.4 and 38 dB up to 64 pixels a side, 0.7 and 40 dB above.
+    keeps at least. Where they are none they are 0.4 and 38 dB up to 64 pixels a side, 0.75 and 40 dB above.
     ``masking`` in [0, 1] is how much of the mark moves to where it is hard to see.
     """
 
@@ -44,29 +48,56 @@ class Mark:
         self._share = client_share
         self._psnr = psnr
         self._masking = masking
-        self._tile = lru_cache(maxsize=CACHED)(self._made)
+        self._model = tiles(self.key.model[None])
+        self._payload = lru_cache(maxsize=CACHED)(self.key.payload)
 
     def embed(self, images: Tensor, clients: Sequence[str]) -> Tensor:
         """Mark (B, C, H, W) pictures in [0, 1], row i for ``clients[i]``; grey or RGB, of any size.
 
         Colours get the same change in all channels. Nothing of a row depends on other rows.
         """
-        height, width = images.shape[-2:]
-        small = max(height, width) <= SMALL
-        share = self._share if self._share is not None else SHARE_SMALL if small else SHARE
-        down, across = torch.arange(height) % TILE, torch.arange(width) % TILE
-        own = torch.stack([self._tile(client) for client in clients])
-        pattern = (1 - share) ** 0.5 * self._tile(None) + share**0.5 * own
-        pattern = pattern[:, down[:, None], across].unsqueeze(1).to(images)  # (B, 1, H, W)
-        if self._masking:
-            seen = visibility(luma(images))
-            pattern = pattern * torch.lerp(torch.ones_like(seen), seen, self._masking)
-        asked = self._psnr or (PSNR_SMALL if small else PSNR)
-        return _added(images, pattern, 10 ** (-asked / 10) - ROUNDING)
+        return self._marked(images, torch.stack([self._payload(client) for client in clients]))
 
-    def _made(self, client: str | None) -> Tensor:
-        signs = self.key.model if client is None else self.key.payload(client)
-        return tiles(signs[None])[0]
+    def embed_bits(self, images: Tensor, bits: Tensor) -> Tensor:
+        """Mark pictures with (B, BITS) signs of one's own in place of those that name clients."""
+        return self._marked(images, self.key.carried(bits))
+
+    def _marked(self, images: Tensor, own: Tensor) -> Tensor:
+        small = max(images.shape[-2:]) <= SMALL
+        asked = self._psnr or (PSNR_SMALL if small else PSNR)
+        share = self._share if self._share is not None else SHARE_SMALL if small else SHARE
+        seen = torch.ones(1)
+        if self._masking:
+            seen = torch.lerp(seen, visibility(luma(images)), self._masking)
+        power = 10 ** (-asked / 10) - ROUNDING
+
+        def marked(client: Tensor) -> Tensor:
+            pattern = (1 - share) ** 0.5 * self._model + share**0.5 * tiles(client)
+            return _added(images, _tiled(pattern, images) * seen, power)
+
+        first = marked(own)
+        return first if small or not share else marked(own * _emphasis(first, own))
+
+
+def _tiled(pattern: Tensor, images: Tensor) -> Tensor:
+    """(B, TILE, TILE) patterns over (B, C, H, W) pictures: (B, 1, H, W)."""
+    down, across = (torch.arange(side) % TILE for side in images.shape[-2:])
+    return pattern[:, down[:, None], across].unsqueeze(1).to(images)
+
+
+def _emphasis(marked: Tensor, own: Tensor) -> Tensor:
+    """(B, COUNT) how much more or less of each bit a picture needs, by what it says of it (B, COUNT signs).
+
+    A bit that the picture speaks against gets some of the energy of those that it speaks for: improved
+    spread spectrum (Malvar and Florencio, 2003). Asked is what the picture says resized: what is lost first.
+    """
+    half = functional.interpolate(marked, scale_factor=0.5, mode="bilinear", antialias=True)
+    back = functional.interpolate(half, size=marked.shape[-2:], mode="bilinear")
+    agreed = (read_each(marked) + 2 * read_each(back)) * own
+    bits = torch.zeros(len(own), BITS).index_add(1, BIT_OF, agreed)
+    needed = (2 - bits / bits.mean(dim=1, keepdim=True).clamp(min=1e-6)).clamp(*EMPHASIS)
+    needed = needed[:, BIT_OF]
+    return needed / needed.square().mean(dim=1, keepdim=True).sqrt()
 
 
 def _added(images: Tensor, pattern: Tensor, power: float) -> Tensor:

@@ -15,7 +15,7 @@ CHUNK = 2_000_000
 """Pixels that are read at once."""
 ENOUGH = 8
 """From so many pictures on, what differs between them is told from what all share."""
-SOFT = 0.5
+SOFT = 1.0
 """Strength, in that of an ordinary wave, from which on a wave's vote grows little."""
 
 
@@ -36,19 +36,34 @@ class Reading:
         The strength of a wave is what differs between pictures, or that of its ring where there are few.
         Phases stay, so moving the pictures changes nothing.
         """
-        if len(self) >= ENOUGH:
-            power = (self.waves - self.waves.mean(dim=0)).abs().square().mean(dim=(0, 1))
-        else:
-            power = _of_rings(self.waves.abs().square().mean(dim=(0, 1)))
-        strength = self.waves / power.clamp(min=1e-12).sqrt()
-        return strength / (strength.abs() + SOFT)
+        if len(self) < ENOUGH:
+            return softened(self.waves, _of_rings(_power(self.waves).mean(dim=0)))
+        return softened(self.waves, _power(self.waves - self.waves.mean(dim=0)).mean(dim=0))
+
+
+def read_each(images: Tensor) -> Tensor:
+    """(B, COUNT) coefficients of (B, C, H, W) pictures where they lie, each whitened by itself."""
+    waves = _waves(images)[:, :1]
+    coefficients = softened(waves, _of_rings(_power(waves))[:, None]).squeeze(1)
+    return torch.view_as_real(coefficients).flatten(1)
+
+
+def softened(waves: Tensor, power: Tensor) -> Tensor:
+    """Waves in units of the root of ``power``, long ones shortened to about one."""
+    strength = waves / power.clamp(min=1e-12).sqrt()
+    return strength / (strength.abs() + SOFT)
+
+
+def _power(waves: Tensor) -> Tensor:
+    """(n, 2, K) waves to the (n, K) mean squares of both sides."""
+    return waves.abs().square().mean(dim=1)
 
 
 def _of_rings(power: Tensor) -> Tensor:
-    """(K,) means over waves of about one length."""
+    """(..., K) means over waves of about one length."""
     rings = radii().round().long()
-    sums = torch.zeros(int(rings.max()) + 1).index_add(0, rings, power)
-    return (sums / torch.bincount(rings).clamp(min=1))[rings]
+    sums = torch.zeros(*power.shape[:-1], int(rings.max()) + 1).index_add(-1, rings, power)
+    return (sums / torch.bincount(rings).clamp(min=1))[..., rings]
 
 
 def read(images: Iterable[Tensor]) -> Reading:

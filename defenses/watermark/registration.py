@@ -48,10 +48,14 @@ def allowed(sizes: Sequence[tuple[int, int]], whole: tuple[int, int] | None) -> 
 
 
 def best(waves: Tensor, signs: Tensor, places: Tensor) -> Places:
-    """Where ``signs`` (2K,) fit (n, 2, K) waves best, among ``places`` (n, TILE, TILE); by a cross-correlation."""
-    chips = torch.view_as_complex(signs.reshape(-1, 2).contiguous())
+    """Where ``signs``, (2K,) or (n, 2K), fit (n, 2, K) waves best, among ``places`` (n or 1, TILE, TILE).
+
+    A cross-correlation, over a whole tile at once.
+    """
+    pairs = signs.reshape(*signs.shape[:-1], -1, 2).contiguous()
+    chips = torch.view_as_complex(pairs).unsqueeze(-2)
     spectrum = torch.zeros(*waves.shape[:2], TILE, TILE, dtype=torch.complex64)
-    spectrum[..., BAND[:, 0], BAND[:, 1]] = chips * waves.conj()
+    spectrum[..., BAND[:, 0], BAND[:, 1]] = chips * waves.conj()  # (n, 2, K)
     fit = torch.fft.ifft2(spectrum).real  # (n, 2, TILE, TILE)
     fit = fit.masked_fill(~places[:, None], -torch.inf).flatten(1)
     at = fit.argmax(dim=1)

@@ -6,9 +6,9 @@ from torch.nn import functional
 WINDOW = 5
 BUSY = 0.06
 """Standard deviation of brightness within a window that hides a mark well."""
-EDGE = 0.03
+EDGE = 0.02
 """Changes within a window that are larger belong to the picture, smaller ones may be a mark."""
-LIMIT = 0.06
+LIMIT = 0.04
 """No pixel speaks louder."""
 
 

@@ -63,12 +63,12 @@ def test_colours_are_moved_alike() -> None:
     assert torch.allclose(change[:, 0], change[:, 2], atol=1e-6)
 
 
-def test_the_patterns_of_clients_that_are_kept_are_bounded() -> None:
+def test_the_clients_whose_signs_are_kept_are_bounded() -> None:
     mark, one = Mark(SECRET, "m"), pictures(1)
     for client in range(1100):
         mark.embed(one, [f"client {client}"])
 
-    assert mark._tile.cache_info().currsize <= 1024
+    assert mark._payload.cache_info().currsize <= 1024
 
 
 def test_masking_moves_the_mark_off_flat_grey() -> None:

@@ -1,0 +1,304 @@
+"""The watermark bench: is the mark seen, is it found, does it name the right client, and nobody where it is not.
+
+Run as: python -m redteam.watermarks --data FOLDER --out docs/results/watermark.json
+"""
+
+import argparse
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import orjson
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+
+from defenses.watermark.carriers import BITS, COUNT, TILE, MarkKey
+from defenses.watermark.detection import detect, looks
+from defenses.watermark.mark import Mark
+from defenses.watermark.reading import read
+from defenses.watermark.tracing import payload, trace
+from mantlet import architectures, fidelity, weights
+from mantlet.data import load_images
+from mantlet.errors import ConfigError
+from mantlet.plugin import Setup
+from redteam import rivals
+from redteam.distortions import LARGE, SMALL, levels
+from redteam.judging import Record, lines
+from serving import logs
+from serving.victims.torch import TorchVictim
+
+CONFIGS = Path(__file__).parents[1] / "configs/models"
+GENERATORS = {
+    "mnist-dcgan": ("mnist", "mnist-lenet"),
+    "fashion-dcgan": ("fashion_mnist", "fashion-lenet"),
+}
+"""Shipped generators, the pictures they learned from, and the classifier that judges theirs."""
+CLIENTS = tuple(f"client {i}" for i in range(1_000))
+SET = 64
+"""Pictures of one leak."""
+SIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many photographs, sets of a leak, traces, drawn pictures for `fidelity`, and keys."""
+
+    photographs: int = 60
+    sets: int = 60
+    traces: int = 400
+    drawn: int = 5_000
+    keys: int = 1_000_000
+
+
+FULL, SMOKE = Size(), Size(photographs=1, sets=1, traces=2, drawn=100, keys=2_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where pictures and generators are, and how much is measured."""
+
+    data: Path
+    models: Path = CONFIGS
+    size: Size = FULL
+
+
+def main() -> None:
+    """Run the parts whose records are not yet in the file, and write it after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    data = os.environ.get("MANTLET_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=data is None)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--smoke", action="store_true", help="few pictures and keys")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    logs.configure("error")
+    try:
+        run(Bench(given.data, size=SMOKE if given.smoke else FULL), given.out)
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+def run(bench: Bench, out: Path) -> None:
+    """All parts of the bench; those that the file has already are kept."""
+    parts: dict[tuple[str, str], Callable[[], list[Record]]] = {}
+    for method in ("mantlet", *rivals.METHODS):
+        parts["photographs", method] = lambda method=method: photographs(bench, method)  # type: ignore[misc]
+    parts["speed", "all"] = lambda: speed(bench)
+    for name in GENERATORS:
+        parts["generated", name] = lambda name=name: generated(bench, name)  # type: ignore[misc]
+        parts["traced", name] = lambda name=name: traced(bench, name)  # type: ignore[misc]
+        parts["fidelity", name] = lambda name=name: faithful(bench, name)  # type: ignore[misc]
+        parts["nulls", name] = lambda name=name: nulls(bench, name)  # type: ignore[misc]
+    records: list[Record] = orjson.loads(out.read_bytes()) if out.is_file() else []
+    known = {(record["part"], record["of"]) for record in records}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for part, of in track([part for part in parts if part not in known], "watermarks"):
+        records += [{"part": part, "of": of} | record for record in parts[part, of]()]
+        out.write_bytes(lines(records))
+
+
+def photographs(bench: Bench, method: str) -> list[Record]:
+    """Bit accuracy of 32 random bits of one method in photographs, after each distortion."""
+    images = natural(bench)
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (len(images), BITS))
+    way = Ours() if method == "mantlet" else rivals.METHODS[method]()
+    served = torch.cat([way.embed(i[None], b) for i, b in zip(images, bits, strict=True)])
+    kept = psnr(images, served)
+    about = {"pictures": len(images), "psnr": float(kept.mean()), "psnr_least": float(kept.min())}
+    found = []
+    for name, distort in LARGE.items():
+        changed = [distort(one[None], rng) for one in served]
+        right = np.stack([way.decode(one) == b for one, b in zip(changed, bits, strict=True)])
+        whole = float(right.all(axis=1).mean())
+        found.append({"distortion": name, "bits": float(right.mean()), "all_bits": whole} | about)
+    return found
+
+
+def speed(bench: Bench) -> list[Record]:
+    """Milliseconds to read one photograph of 256x256 by each method, in turns; and to mark small pictures."""
+    image = natural(bench)[:1]
+    ways = {"mantlet": Ours()} | {name: made() for name, made in rivals.METHODS.items()}
+    key = MarkKey(b"the owner's key", "photographs")
+    calls: dict[str, Callable[[], object]] = {
+        f"read 256x256, {n}": _decoding(w, image) for n, w in ways.items()
+    }
+    calls["detect 256x256, mantlet"] = lambda: detect(image, key)
+    small = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    mark = Mark(b"the owner's key", "small")
+    calls["embed 32 of 28x28, mantlet"] = lambda: mark.embed(small, CLIENTS[:32])
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(12):
+        for name, call in calls.items():
+            start = perf_counter()
+            call()
+            times[name].append(1e3 * (perf_counter() - start))
+    return [{"what": name, "ms": float(np.median(taken[2:]))} for name, taken in times.items()]
+
+
+def _decoding(way: rivals.Method, image: Tensor) -> Callable[[], object]:
+    return lambda: way.decode(image)
+
+
+def generated(bench: Bench, name: str) -> list[Record]:
+    """P-values of sets of 64 pictures, each of another client under another key, after each distortion."""
+    pictures = drawn(bench, name, SET * bench.size.sets)
+    found: dict[str, list[float]] = {distortion: [] for distortion in SMALL}
+    found["none, wrong key"], found["none, unmarked"] = [], []
+    kept = []
+    for i, clean in enumerate(pictures.split(SET)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        rng = np.random.default_rng(i)
+        mark = Mark(f"the owner's key {i}".encode(), name)
+        served = levels(mark.embed(clean, [CLIENTS[i % len(CLIENTS)]] * len(clean)))
+        kept.append(psnr(levels(clean), served))
+        for distortion, distort in SMALL.items():
+            changed = distort(served, rng)
+            found[distortion].append(detect(changed, mark.key, whole=(28, 28)).p)
+        found["none, unmarked"].append(detect(levels(clean), mark.key).p)
+        found["none, wrong key"].append(detect(served, MarkKey(b"another key", name)).p)
+    about = {
+        "sets": bench.size.sets,
+        "pictures": SET,
+        "psnr": float(torch.cat(kept).mean()),
+        "psnr_least": float(torch.cat(kept).min()),
+    }
+    return [
+        {"distortion": n, "p_median": float(np.median(p)), "p_most": max(p), "p_least": min(p)}
+        | about
+        for n, p in found.items()
+    ]
+
+
+def traced(bench: Bench, name: str) -> list[Record]:
+    """How often the client is named to whom 64 pictures were answered, among a thousand."""
+    mark = Mark(b"the owner's key", name)
+    rng = np.random.default_rng(1)
+    pictures = drawn(bench, name, SET * bench.size.sets)
+    right, p, honest = [], [], []
+    for i in range(bench.size.traces):
+        leaker = CLIENTS[i * 7 % len(CLIENTS)]
+        clean = pictures[torch.from_numpy(rng.choice(len(pictures), SET, replace=False))]
+        found = detect(levels(mark.embed(clean, [leaker] * SET)), mark.key)
+        first, second, *_ = trace(found, mark.key, CLIENTS)
+        right.append(first.client == leaker)
+        p.append(first.p)
+        honest.append(second.p if right[-1] else first.p)
+    return [
+        {
+            "traces": len(right),
+            "clients": len(CLIENTS),
+            "pictures": SET,
+            "right": float(np.mean(right)),
+            "p_median": float(np.median(p)),
+            "p_most": max(p),
+            "p_honest_least": min(honest),
+        }
+    ]
+
+
+def faithful(bench: Bench, name: str) -> list[Record]:
+    """What the mark costs: distance of served and of clean pictures to real ones."""
+    data, judge = GENERATORS[name]
+    network = architectures.build("lenet", {})
+    weights.load_into(network, bench.models / f"{judge}.safetensors", "lenet")
+    real = torch.from_numpy(
+        load_images(bench.data / f"{data}.npz", "test", slice(bench.size.drawn)).x
+    )
+    clean = drawn(bench, name, len(real))
+    clients = [CLIENTS[i % len(CLIENTS)] for i in range(len(real))]
+    served = Mark(b"the owner's key", name).embed(clean, clients)
+    features = {
+        n: fidelity.embedded(x, network.eval())
+        for n, x in (("real", real), ("clean", clean), ("served", served))
+    }
+    distances = {
+        f"fid_{n}_real": fidelity.frechet(features[n], features["real"])
+        for n in ("clean", "served")
+    }
+    return [{"pictures": len(real)} | distances]
+
+
+def nulls(bench: Bench, name: str) -> list[Record]:
+    """P-values of single pictures under keys that never marked them: all ways to look, a million draws."""
+    pictures = drawn(bench, name, SET * bench.size.sets)
+    other = Mark(b"the owner's key", name).embed(pictures, [CLIENTS[0]] * len(pictures))
+    generator = torch.Generator().manual_seed(0)
+    places = torch.ones(1, TILE, TILE, dtype=torch.bool)
+    found = []
+    for what, images in (("unmarked", pictures), ("marked with another key", levels(other))):
+        rows = torch.cat([read([image[None]]).whitened for image in images])
+        least, small = 1.0, dict.fromkeys((0.1, 0.01, 1e-3, 1e-4, 1e-6), 0)
+        for start in range(0, bench.size.keys // 2, 2_000):
+            count = min(2_000, bench.size.keys // 2 - start)
+            coins = torch.randint(0, 2, (2, count, COUNT), generator=generator)
+            model, client = coins.float() * 2 - 1
+            of = torch.randint(len(rows), (count,), generator=generator)
+            ways = looks(rows[of], model, client, places, 0.5)
+            p = torch.stack([way.log_p for way in ways]).amin(dim=0).exp()
+            least = min(least, float(p.min()))
+            small = {level: n + int((p <= level).sum()) for level, n in small.items()}
+        shares = {f"at_most_{level:g}": n for level, n in small.items()}
+        found.append({"what": what, "draws": bench.size.keys // 2, "p_least": least} | shares)
+    return found
+
+
+def natural(bench: Bench) -> Tensor:
+    """(n, 3, 256, 256) middles of photographs that are large enough, of 8 bits."""
+    found: list[np.ndarray] = []
+    for name in ("bsds_train100", "sr_classic"):
+        path = bench.data / f"{name}.npz"
+        if not path.is_file():
+            raise ConfigError(f"'{path}' is not there; --data names the folder of the pictures")
+        with np.load(path) as file:
+            encoded, offset = file["encoded"].tobytes(), file["offset"]
+        for start, stop in pairwise(offset):
+            image = Image.open(io.BytesIO(encoded[start:stop])).convert("RGB")
+            if min(image.size) >= SIDE:
+                left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
+                found.append(np.asarray(image.crop((left, top, left + SIDE, top + SIDE))))
+    order = np.random.default_rng(0).permutation(len(found))[: bench.size.photographs]
+    chosen = torch.from_numpy(np.stack([found[i] for i in order]))
+    return chosen.permute(0, 3, 1, 2).float() / 255
+
+
+def drawn(bench: Bench, name: str, count: int) -> Tensor:
+    """(n, 1, 28, 28) pictures of a shipped generator."""
+    victim = TorchVictim(
+        type="torch", weights=bench.models / f"{name}.safetensors", architecture="dcgan"
+    )
+    victim.load(Setup(torch.device("cpu"), b""))
+    latents = torch.randn(count, *victim.input.shape, generator=torch.Generator().manual_seed(7))
+    parts = torch.split(latents, 500)
+    return torch.cat([victim.predict(part).values for part in parts])
+
+
+def psnr(before: Tensor, after: Tensor) -> Tensor:
+    """(n,) in dB."""
+    found: Tensor = -10 * (after - before).square().mean(dim=(1, 2, 3)).log10()
+    return found
+
+
+class Ours:
+    """The mark of this project, with bits in place of a client: a key is looked for that has them."""
+
+    def __init__(self) -> None:
+        self._mark = Mark(b"the owner's key", "photographs")
+
+    def embed(self, image: Tensor, bits: np.ndarray) -> Tensor:
+        signs = torch.from_numpy(2.0 * bits - 1).float()
+        return levels(self._mark.embed_bits(image, signs[None]))
+
+    def decode(self, image: Tensor) -> np.ndarray:
+        key = self._mark.key
+        return (payload(detect(image, key), key) > 0).int().numpy()
+
+
+if __name__ == "__main__":
+    main()

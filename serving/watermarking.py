@@ -1,0 +1,183 @@
+"""What the commands of watermarks open: keys, and pictures from files, folders and arrays."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from defenses.watermark.carriers import MarkKey
+from defenses.watermark.defense import Watermark
+from mantlet.data import load_images
+from mantlet.errors import ConfigError
+from mantlet.plugin import Setup
+from mantlet.types import Kind, Prediction, Query
+from serving.admission import client_id
+from serving.decoding import PICTURE_MODES
+from serving.keys import KeyFile
+from serving.ownership import chosen_model, secret_of_gateway
+from serving.settings import Settings
+
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (".npz", ".npy")
+SMALLEST = 16
+"""Sides of a picture that can say anything, in pixels."""
+LARGEST = 64_000_000
+"""Pixels of one picture that are decoded."""
+SHORTEST = 16
+"""Characters of a key."""
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who looks for marks: the ``secret``, the ``model``, its ``defense``, and who may have been answered.
+
+    ``settings`` are those of the gateway, if it is known: then clients are named as it names them.
+    """
+
+    secret: bytes
+    model: str
+    defense: Watermark
+    settings: Settings | None = None
+
+    @property
+    def key(self) -> MarkKey:
+        """The key of the mark."""
+        return MarkKey(self.secret, self.model)
+
+    def known_as(self, name: str) -> str:
+        """How the mark names a client: its keyed hash where there is a gateway."""
+        return name if self.settings is None else client_id(self.secret, name)
+
+    def clients(self) -> list[str]:
+        """Names of all clients who ever had a key of the gateway."""
+        if self.settings is None:
+            return []
+        path = self.settings.data_dir / self.settings.identity.keys
+        return list(dict.fromkeys(key.client for key in KeyFile(path).all()))
+
+    def embed(self, images: Tensor, client: str) -> Tensor:
+        """(n, C, H, W) pictures as the gateway would answer them to a client."""
+        self.defense.load(Setup(torch.device("cpu"), self.secret, model=self.model))
+        query = Query([self.known_as(client)] * len(images), torch.zeros(len(images), 1), 0.0)
+        return self.defense(Prediction(images, Kind.IMAGES), query, {}).values
+
+
+def owner_of_gateway(settings: Settings, model: str) -> Owner:
+    """The owner of a model of a config, the only one where none is named."""
+    name, chosen = chosen_model(settings, model)
+    marks = [defense for defense in chosen.defenses if isinstance(defense, Watermark)]
+    secret = secret_of_gateway(settings)
+    return Owner(secret, name, marks[0] if marks else Watermark(), settings)
+
+
+def owner_of_key(path: Path, model: str) -> Owner:
+    """The owner of the key in a file, for pictures that no gateway answered."""
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"key '{path}' cannot be read: {error.strerror}") from error
+    if len(secret) < SHORTEST:
+        raise ConfigError(
+            f"key '{path}' has {len(secret)} characters, wanted {SHORTEST} or more; make one by:"
+            " openssl rand -hex 32"
+        )
+    return Owner(secret, model, Watermark())
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some pictures of one size (n, C, H, W) in [0, 1], and what each is called."""
+
+    images: Tensor
+    names: Sequence[str]
+
+
+def opened(
+    sources: Sequence[Path], *, split: str = "train", rows: slice = slice(None)
+) -> Iterator[Batch]:
+    """All pictures of files, folders (not those inside them) and arrays, as they come.
+
+    Grey pictures have one channel and all others three. Raises `ConfigError`, which names the file, for
+    what is no 8-bit picture of 16 pixels a side or more; in a folder other files than pictures are passed over.
+    """
+    for source in sources:
+        for path in _files(source):
+            if path.suffix.lower() in ARRAYS:
+                yield from _of_array(path, split, rows)
+            else:
+                image = read_picture(path)
+                yield Batch(image, [path.as_posix()])
+
+
+def _files(source: Path) -> list[Path]:
+    if not source.exists():
+        raise ConfigError(f"pictures '{source}': no such file or folder")
+    if not source.is_dir():
+        return [source]
+    found = [p for p in sorted(source.iterdir()) if p.suffix.lower() in PICTURES + ARRAYS]
+    if not found:
+        raise ConfigError(f"folder '{source}' holds no {', '.join(PICTURES + ARRAYS)} file")
+    return found
+
+
+def _of_array(path: Path, split: str, rows: slice) -> Iterator[Batch]:
+    images = torch.from_numpy(load_images(path, split, rows).x)
+    channels, height, width = images.shape[1:]
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"pictures '{path}' have {channels} channels; wanted 1 or 3, (n, C, H, W)"
+        )
+    _check_size(path, width, height)
+    first = rows.indices(max(len(images), rows.stop or 0))[0]
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
+        yield Batch(part, [f"{path.as_posix()}[{first + start + i}]" for i in range(len(part))])
+
+
+def read_picture(path: Path) -> Tensor:
+    """(1, C, H, W) of a PNG or JPEG."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            _check_header(path, picture)  # before pixels are decoded
+            grey = picture.mode in ("1", "L", "LA")
+            pixels = np.asarray(picture.convert("L" if grey else "RGB"), np.float32) / 255
+    except ConfigError:
+        raise
+    except Image.DecompressionBombError:
+        raise ConfigError(f"picture '{path}' has over {LARGEST} pixels") from None
+    except Exception as error:  # Pillow raises a dozen kinds for odd bytes; all mean the same
+        kind = type(error).__name__
+        raise ConfigError(f"picture '{path}' is no whole PNG or JPEG ({kind})") from None
+    planes = pixels[None] if grey else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))[None]
+
+
+def _check_header(path: Path, picture: Image.Image) -> None:
+    if picture.width * picture.height > LARGEST:
+        raise ConfigError(f"picture '{path}' has over {LARGEST} pixels")
+    if getattr(picture, "is_animated", False):
+        raise ConfigError(f"picture '{path}' is animated; save the frames, and give their folder")
+    if picture.mode not in PICTURE_MODES:
+        raise ConfigError(
+            f"picture '{path}' has mode {picture.mode}; save it with 8 bits, grey or RGB"
+        )
+    _check_size(path, picture.width, picture.height)
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) < SMALLEST:
+        raise ConfigError(
+            f"pictures '{path}' are {width}x{height} pixels; a mark needs {SMALLEST} a side"
+        )
+
+
+def write_picture(image: Tensor, path: Path) -> None:
+    """Save one (C, H, W) picture in [0, 1] as PNG, which loses nothing."""
+    pixels = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)

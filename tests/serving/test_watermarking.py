@@ -1,0 +1,123 @@
+"""Pictures of every sort are opened, or refused by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mantlet.errors import ConfigError
+from serving.watermarking import opened, owner_of_key, read_picture, write_picture
+
+
+def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30), **more: object) -> Path:
+    drawn = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(drawn).convert(mode).save(path, **more)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "channels"),
+    [
+        ("a.png", "RGB", 3),
+        ("a.png", "L", 1),
+        ("a.png", "P", 3),
+        ("a.png", "RGBA", 3),
+        ("a.png", "1", 1),
+        ("a.jpg", "RGB", 3),
+        ("a.JPEG", "L", 1),
+    ],
+)
+def test_pictures_of_8_bits_are_opened(tmp_path: Path, name: str, mode: str, channels: int) -> None:
+    image = read_picture(saved(tmp_path / name, mode))
+
+    assert image.shape == (1, channels, 30, 40)
+    assert 0 <= image.min() <= image.max() <= 1
+
+
+def test_a_folder_is_opened_with_all_its_sizes_and_arrays_and_without_other_files(
+    tmp_path: Path,
+) -> None:
+    saved(tmp_path / "a.png")
+    saved(tmp_path / "b.jpg", size=(64, 50))
+    (tmp_path / "notes.txt").write_text("no picture")
+    np.savez(tmp_path / "c.npz", x_train=np.zeros((70, 28, 28), np.uint8))
+    batches = list(opened([tmp_path]))
+
+    assert [tuple(b.images.shape) for b in batches] == [
+        (1, 3, 30, 40),
+        (1, 3, 50, 64),
+        (64, 1, 28, 28),
+        (6, 1, 28, 28),
+    ]
+    assert batches[3].names[0].endswith("c.npz[64]")
+
+
+def test_rows_of_arrays_keep_their_numbers(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((20, 28, 28), np.float32))
+    [batch] = opened([tmp_path / "x.npy"], rows=slice(5, 9))
+
+    assert len(batch.images) == 4
+    assert batch.names[0].endswith("x.npy[5]")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda p: (p / "a.txt").write_text("text"), "no whole PNG or JPEG"),
+        (lambda p: (p / "a.txt").write_bytes(b""), "no whole PNG or JPEG"),
+        (lambda p: saved(p / "a.txt", size=(1, 1), format="PNG"), "1x1 pixels; a mark needs 16"),
+        (lambda p: saved(p / "a.txt", "CMYK", format="JPEG"), "mode CMYK"),
+        (lambda p: Image.new("I;16", (30, 30)).save(p / "a.txt", format="PNG"), "mode I;16"),
+        (
+            lambda p: Image.new("L", (30, 30)).save(
+                p / "a.txt",
+                format="PNG",
+                save_all=True,
+                append_images=[Image.new("L", (30, 30), 9)],
+            ),
+            "animated",
+        ),
+        (lambda p: (p / "a.txt").write_bytes(saved(p / "b.png").read_bytes()[:500]), "no whole"),
+        (lambda p: Image.new("1", (9_000, 9_000)).save(p / "a.txt", format="PNG"), "over 64000000"),
+    ],
+    ids=["text", "empty", "1x1", "cmyk", "16 bit", "animated", "truncated", "too large"],
+)
+def test_what_is_no_such_picture_is_refused_by_name(tmp_path: Path, made, said: str) -> None:  # type: ignore[no-untyped-def]
+    made(tmp_path)
+    with pytest.raises(ConfigError, match=said) as caught:
+        list(opened([tmp_path / "a.txt"]))
+
+    assert "a.txt" in str(caught.value)
+
+
+def test_folders_and_arrays_without_pictures_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 5, 28, 28), np.float32))
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(ConfigError, match="5 channels"):
+        list(opened([tmp_path / "x.npy"]))
+    with pytest.raises(ConfigError, match=r"holds no \.png"):
+        list(opened([tmp_path / "empty"]))
+    with pytest.raises(ConfigError, match="no such file or folder"):
+        list(opened([tmp_path / "nowhere"]))
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    image = (torch.rand(3, 20, 24) * 255).round() / 255
+    write_picture(image, tmp_path / "new" / "a.png")
+
+    assert torch.allclose(read_picture(tmp_path / "new" / "a.png")[0], image, atol=1e-6)
+
+
+def test_a_key_is_a_file_of_16_characters_or_more(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef\n")
+    (tmp_path / "short").write_text("key")
+
+    assert owner_of_key(tmp_path / "key", "m").secret == b"0123456789abcdef"
+    assert owner_of_key(tmp_path / "key", "m").clients() == []
+    with pytest.raises(ConfigError, match="3 characters"):
+        owner_of_key(tmp_path / "short", "")
+    with pytest.raises(ConfigError, match="No such file"):
+        owner_of_key(tmp_path / "none", "")
