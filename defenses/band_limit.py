@@ -20,7 +20,7 @@ class BandLimit(Defense):
     where a picture would fall under a structural similarity of ``similarity`` to the clean one. The loss of
     attacks on translators asks for the high bands of the answers (Mi et al., AAAI 2024), and the copy learns
     these. A model that answers a mean of what may be is too smooth, so exaggeration costs the truth less than it
-    moves a copy; limiting costs more. Cost: 50 ns a pixel, twenty times that with ``similarity``. What undoes it:
+    moves a copy; limiting costs more. Cost: 0.1 us a pixel, up to 0.5 with ``similarity``. What undoes it:
     the inverse filter, for one who guesses ``details`` and ``sigma``, or has a few true pairs to measure them.
     """
 

@@ -36,8 +36,8 @@ class HighBandDither(Defense):
     each picture, less where structural similarity would fall under ``similarity``. It is part of the mean that a copy
     fits, and needs no place: a convolutional copy cannot learn a pattern that hangs on where a pixel is
     (`watermark`), but a filter of content it learns as any other. `found` tests a suspect's pictures
-    for the signs. Content-locked: the same picture gets the same change. Cost: 0.3 us a pixel, three times that
-    with ``similarity``. What undoes it: true pairs, of which the filter is measured; training on them, or
+    for the signs. Content-locked: the same picture gets the same change. Cost: 20 ns a pixel, up to 0.4 us with
+    ``similarity``. What undoes it: true pairs, of which the filter is measured; training on them, or
     fine-tuning, until the filter is forgotten. Averaging undoes nothing.
     """
 

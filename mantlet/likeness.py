@@ -44,19 +44,23 @@ def _windowed(pictures: Tensor) -> Tensor:
     for axis, edges in ((3, (REACH, REACH, 0, 0)), (2, (0, 0, REACH, REACH))):
         length = pictures.shape[axis]
         padded = nn.functional.pad(pictures, edges, mode="replicate")
-        parts = [padded.narrow(axis, at, length) * weight for at, weight in enumerate(weights)]
-        pictures = torch.stack(parts).sum(dim=0)
+        pictures = padded.narrow(axis, 0, length) * weights[0]
+        for at, weight in enumerate(weights[1:], start=1):
+            pictures.add_(padded.narrow(axis, at, length), alpha=weight)
     return pictures
 
 
 def strength_within(pictures: Tensor, change: Tensor, least: float) -> Tensor:
-    """(B, 1, 1, 1) share of a ``change`` in [0, 1] at which pictures are still ``least`` alike, by `ssim`.
+    """(B, 1, 1, 1) share of a ``change`` in [0, 1] at which pictures are still ``least`` alike, by `ssim` of grey.
 
     The loss grows about as the square of the share; five steps of that come close, from above or below.
     """
+    grey, added = (x.mean(dim=1, keepdim=True) for x in (pictures, change))
     share = torch.ones(len(pictures), 1, 1, 1, dtype=pictures.dtype, device=pictures.device)
     room = 1 - least
     for _ in range(5):
-        lost = 1 - ssim((pictures + share * change).clamp(0, 1), pictures)
+        lost = 1 - ssim((grey + share * added).clamp(0, 1), grey)
+        if bool((lost <= room).all()):
+            break
         share = share * (room / lost.clamp_min(room)).sqrt().view(-1, 1, 1, 1)
     return share
