@@ -22,7 +22,7 @@ Odds = Callable[[Tensor], Tensor]
 @torch.inference_mode()
 def scores(discriminator: nn.Module, pictures: Tensor) -> Tensor:
     """(n,) float64 what a discriminator of pictures in [-1, 1] says of pictures in [0, 1]."""
-    return torch.cat([discriminator(2 * part - 1) for part in pictures.split(ROWS)]).double()
+    return torch.cat([discriminator(2 * part - 1) for part in torch.split(pictures, ROWS)]).double()
 
 
 def calibrated(discriminator: nn.Module, real: Tensor, made: Tensor) -> Odds:

@@ -57,7 +57,7 @@ def median(pictures: Tensor, side: int) -> Tensor:
     """The median of every pixel's window, edges repeated."""
     reach = side // 2
     parts = []
-    for part in pictures.split(ROWS):
+    for part in torch.split(pictures, ROWS):
         padded = nn.functional.pad(part, (reach,) * 4, mode="replicate")
         windows = padded.unfold(2, side, 1).unfold(3, side, 1).flatten(4)  # (n, C, H, W, side^2)
         parts.append(windows.median(dim=-1).values)
@@ -109,4 +109,4 @@ def redrawn(pictures: Tensor, generator: torch.Generator, *, updates: int = UPDA
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
     with torch.inference_mode():
-        return torch.cat([network(part) for part in pictures.split(ROWS)]).clone()
+        return torch.cat([network(part) for part in torch.split(pictures, ROWS)]).clone()

@@ -132,7 +132,7 @@ def _drawn(model: VictimPlugin, count: int, seed: int) -> Tensor:
     latents = torch.randn(
         count, *model.input.shape, generator=torch.Generator().manual_seed(seed)
     ).clamp(model.input.low, model.input.high)
-    return torch.cat([model.predict(part).values for part in latents.split(ROWS)])
+    return torch.cat([model.predict(part).values for part in torch.split(latents, ROWS)])
 
 
 def first(batches: Sequence[Tensor], count: int) -> Iterator[Tensor]:
