@@ -11,7 +11,7 @@ from torch import Tensor
 from mantlet import likeness
 from mantlet import translation_training as training
 from mantlet.errors import ConfigError
-from mantlet.training import Progress
+from mantlet.training import Progress, kind_of
 from mantlet.translation_training import Pairs, TranslateRecipe
 
 RECIPE = TranslateRecipe(
@@ -131,6 +131,20 @@ def test_data_that_fit_no_recipe_are_refused_with_a_remedy(tmp_path: Path) -> No
         training.fit(RECIPE, training.made(discs(40), "cartoon", 1))
     with pytest.raises(ConfigError, match="under one batch of 8"):
         training.fit(RECIPE, training.made(discs(5), "enlarge", 2))
+
+
+def test_the_recipes_that_ship_name_networks_that_fit_what_they_teach(root: Path) -> None:
+    paths = (root / "configs/recipes").glob("*.yaml")
+    recipes = [TranslateRecipe.load(p) for p in paths if kind_of(p) == "translate"]
+    for recipe in recipes:
+        tiny = recipe.model_copy(update={"steps": 1, "batch": 2, "crop": 16})
+        pictures = discs(4, channels=3)
+        teach = "cartoon" if recipe.teach == "pairs" else recipe.teach
+        pairs = training.made(pictures, teach, int(recipe.settings["scale"]))
+
+        assert training.fit(tiny, pairs)
+
+    assert {recipe.teach for recipe in recipes} == {"enlarge", "cartoon", "pairs"}
 
 
 def test_a_sheet_shows_given_made_and_wanted() -> None:
