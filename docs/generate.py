@@ -34,6 +34,7 @@ from serving.campaigns import Search
 from serving.drift import Watch
 from serving.events.kinds import Closed, Event, Opinion
 from serving.events.webhook import Webhook
+from serving.explaining import Explain
 from serving.metrics import Metrics
 from serving.openapi import document
 from serving.policy import Level
@@ -53,6 +54,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "webhook": Webhook,
     "tiers.NAME": Tier,
     "models.NAME": Model,
+    "models.NAME.explain": Explain,
     "models.NAME.queue": Queue,
     "models.NAME.policy": Level,
     "models.NAME.campaigns": Search,

@@ -32,7 +32,7 @@ class Metrics:
         )
         self.stage_s = self._histogram(
             "stage_seconds",
-            "Time of a micro-batch in each stage: predict, score, respond (with load), store",
+            "Time of a micro-batch in each stage: predict, score, respond (with load), store, explain",
             "model",
             "stage",
             buckets=FAST,

@@ -163,7 +163,7 @@ def test_every_status_in_the_code_is_documented() -> None:
 
 def test_every_reason_of_a_refusal_is_documented() -> None:
     reasons = constants(99, "reason", "RequestError")
-    reasons |= constants(0, "reason", "_overloaded") | constants(2, "reason", "_charge")
+    reasons |= constants(0, "reason", "_overloaded") | constants(2, "reason", "_check")
     named = {reason for reason in reasons if isinstance(reason, str) and reason.isidentifier()}
     table = text_of("operations.md").partition("| reason |")[2].partition("\n\n")[0]
 
@@ -185,7 +185,8 @@ def test_every_option_that_help_shows_is_documented(typed: str, command: Any) ->
 def test_every_dependency_has_its_reason() -> None:
     about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = about["optional-dependencies"]
-    requirements = about["dependencies"] + extras["onnx"] + extras["pictures"]
+    ours = [*extras["onnx"], *extras["explain"], *extras["pictures"]]
+    requirements = about["dependencies"] + ours
     wanted = {re.split(r"[<>=;\[ ]", requirement)[0] for requirement in requirements}
     lines = [line for line in text_of("decisions/009-libraries.md").splitlines() if line[:1] == "*"]
     named = set(re.findall(r"(?<!extra )`([\w-]+)`", " ".join(lines)))
