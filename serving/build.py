@@ -12,7 +12,7 @@ import torch
 
 import detectors
 from mantlet.errors import ConfigError
-from mantlet.plugin import Calibration, Setup
+from mantlet.plugin import Calibration, RememberingDefense, Setup
 from mantlet.types import Kind
 from serving import budget, calibration
 from serving.admission import Admission
@@ -186,6 +186,11 @@ def _check_kinds(name: str, model: Model) -> None:
             raise ConfigError(
                 f"models.{name}: defense '{defense.name}' is for {', '.join(sorted(defense.kinds))}, and"
                 f" the victim answers {' and '.join(sorted(given))}; remove it"
+            )
+        if isinstance(defense, RememberingDefense) and Kind.ATTRIBUTIONS in defense.kinds:
+            raise ConfigError(
+                f"models.{name}: defense '{defense.name}' remembers what it answered, which is stored before"
+                " an explanation is made; remove attributions from its kinds"
             )
     for rewriting in model.input_defenses:
         if victim.task not in rewriting.tasks:

@@ -1,7 +1,7 @@
 import stat
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -9,6 +9,8 @@ import torch
 from prometheus_client import generate_latest
 
 from mantlet.errors import ConfigError, MantletError, StoreAway, WeightsError
+from mantlet.plugin import RememberingDefense
+from mantlet.types import Kind, State
 from serving import build, calibration, settings
 from serving.events.kinds import Unban
 from serving.settings import Settings
@@ -353,3 +355,22 @@ def test_a_network_that_makes_pictures_is_not_explained(root: Path, tmp_path: Pa
 
     with pytest.raises(ConfigError, match="is there to translate, and classifiers alone"):
         build.load_pipeline("m", loaded.models["m"], loaded)
+
+
+class Diary(RememberingDefense):
+    """Remembers explanations, or would."""
+
+    type: Literal["diary"] = "diary"
+    keeps_top1 = True
+    kinds = frozenset({Kind.ATTRIBUTIONS})
+
+    def answer(self, state: State, rows: torch.Tensor) -> tuple[State, torch.Tensor]:
+        return state, rows
+
+
+def test_a_defense_that_remembers_is_none_of_explanations(root: Path, tmp_path: Path) -> None:
+    loaded = explained(root, tmp_path, torch_victim(root))
+    model = loaded.models["m"].model_copy(update={"defenses": (Diary(),)})
+
+    with pytest.raises(ConfigError, match="'diary' remembers what it answered"):
+        build.load_pipeline("m", model, loaded)
