@@ -116,10 +116,14 @@ def marks() -> list[Row]:
         f"copies of `{name}`, {domain}": [
             line for line in told["defenses"] if (line["defense"], line["domain"]) == (name, domain)
         ]
-        for name in ("high_band_dither", "watermark")
+        for name in ("high_band_dither", "high_band_dither, diluted", "watermark")
         for domain in DOMAINS
     }
-    served = {f"served by `{line['defense']}`": [line] for line in told["served"][:2]}
+    served = {
+        f"served by `{line['defense']}`": [line]
+        for line in told["served"]
+        if line["defense"] in ("high_band_dither", "watermark")
+    }
     alone = {"networks trained on the truth": told["independent"]}
     copies = {"copies of the undefended victim": told["attacks"]}
     rows: list[Row] = [("pictures of", "suspects", "p of the dither", "p of the watermark")]

@@ -62,19 +62,21 @@ class Shield:
     """Defenses of one row of the table.
 
     With ``suspected`` they act on clients that are suspected, and honest ones get clean pictures.
-    ``undone`` is a thief who knows the one filter, and inverts it before it learns. ``seeds`` are the most
-    that are run.
+    ``undone`` is a thief who knows the one filter, and inverts it before it learns; ``diluted`` one who has the
+    truth of its own pictures, and learns half of them from that. ``seeds`` are the most that are run.
     """
 
     defenses: Sequence[Defense]
     suspected: bool = False
     undone: bool = False
+    diluted: bool = False
     seeds: int = 3
 
 
 EXAGGERATED = BandLimit(details=1.45)
 SHIELDS: Mapping[str, Shield] = {
     "high_band_dither": Shield([HighBandDither()]),
+    "high_band_dither, diluted": Shield([HighBandDither()], diluted=True, seeds=1),
     "watermark": Shield([Watermark()]),
     "band_limit 1.45": Shield([EXAGGERATED]),
     "band_limit 1.45, undone": Shield([EXAGGERATED], undone=True),
@@ -286,7 +288,12 @@ def _copied(
     oracle = Clean(given, answers, as_suspected)
     means = PictureMeans(given, settings=bench.settings)
     generator = torch.Generator().manual_seed(seed)
-    clone = attack.run(oracle, means, budget=budget, generator=generator).clone
+    if shield.diluted:
+        wanted = torch.cat([serve(part) for part in torch.split(answers[:budget], 500)])
+        wanted[::2] = bench.pairs(domain).wanted[: len(wanted) : 2]
+        clone = attack.learn(given[:budget], wanted, means, generator)
+    else:
+        clone = attack.run(oracle, means, budget=budget, generator=generator).clone
     return clone, translated(clone, bench.pairs("test").given)
 
 
