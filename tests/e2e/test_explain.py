@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -96,6 +97,19 @@ def test_the_prediction_is_the_one_of_predict(client: httpx.Client, rows: np.nda
     predicted = client.post("/v1/models/mnist:predict", json=body).json()["predictions"]
 
     assert client.post(EXPLAIN, json=body).json()["predictions"] == predicted
+
+
+def test_requests_and_answers_are_as_the_document_says(
+    client: httpx.Client, rows: np.ndarray
+) -> None:
+    document = client.get("/openapi.json").json()
+    asked = {"instances": rows[:2].tolist(), "method": "grad_cam"}
+    said = {"ExplainRequest": asked, "Explanations": client.post(EXPLAIN, json=asked).json()}
+
+    assert "/v1/models/{model}:explain" in document["paths"]
+    for name, value in said.items():
+        schema = {"components": document["components"], "$ref": f"#/components/schemas/{name}"}
+        jsonschema.validate(value, schema, cls=jsonschema.Draft202012Validator)
 
 
 def test_asked_again_the_map_is_the_same(client: httpx.Client, rows: np.ndarray) -> None:
