@@ -238,7 +238,7 @@ def load_model(service: Service, name: str) -> None:
         metrics=service.metrics,
         events=service.events,
     )
-    service.metrics.watch_queue(name, lambda: gateway.batcher.queued_rows)
+    service.metrics.watch_queue(name, lambda: gateway.queued_rows)
     service.gateways[name] = gateway
     if model.campaigns.every_s is not None:
         patrol = Patrol(

@@ -111,6 +111,12 @@ class Gateway:
         )
 
     @property
+    def queued_rows(self) -> int:
+        """Rows that wait, for answers or explanations."""
+        beside = self._explainer.queued_rows if self._explainer else 0
+        return self.batcher.queued_rows + beside
+
+    @property
     def version(self) -> str:
         """The victim's version, as the V2 protocol names it."""
         return self.pipeline.victim.version

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -858,3 +859,31 @@ def test_a_denied_client_is_refused_as_ever(stage: Stage) -> None:
             scene.explain(2)
 
         assert refused.value.status == 403
+
+
+def test_rows_that_wait_for_explanations_are_counted_and_predictions_pass_them_by(
+    stage: Stage,
+) -> None:
+    """The explainer of one client waits until another has got its prediction."""
+    victim, over = TinyVictim(), threading.Event()
+
+    def patient(maps: Any) -> Any:
+        assert over.wait(60)
+        return maps
+
+    scene = stage(victim=victim, explainer=Slopes(victim, patient))
+
+    async def both() -> list[int]:
+        gateway, ask = scene.gateway, scene.gateway.explaining.ask
+        explained = [
+            asyncio.ensure_future(gateway.explain(scene.visitor(), rows(n).numpy(), ask(n)))
+            for n in (1, 2)
+        ]
+        await asyncio.sleep(0)  # the first is taken up at once, the second waits
+        waiting = gateway.queued_rows
+        predicted = await gateway.answer(scene.visitor("bob"), rows(3).numpy())
+        over.set()
+        maps = [await each for each in explained]
+        return [waiting, len(predicted.values), *(len(m.values) for _, m in maps)]
+
+    assert scene.run(both()) == [2, 3, 1, 2]
