@@ -25,7 +25,7 @@ class Fidelity:
     density: float
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: others may learn from what is returned
 def embedded(pictures: Tensor, network: nn.Module) -> Tensor:
     """Features (n, D) of pictures (n, C, H, W) in [0, 1], by the network's ``embed``."""
     if not hasattr(network, "embed"):

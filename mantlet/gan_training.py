@@ -174,7 +174,7 @@ def _endless(rows: int, size: int, generator: torch.Generator) -> Iterator[Tenso
         yield from torch.split(order[: rows - rows % size], size)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: others may learn from what is returned
 def drawn(network: nn.Module, latents: Tensor) -> Tensor:
     """Pictures (n, C, H, W) in [0, 1] that a generator makes of (n, latent) latents."""
     low, high = getattr(network, "output_range", (0.0, 1.0))

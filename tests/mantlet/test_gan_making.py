@@ -11,6 +11,7 @@ from mantlet import architectures, gan_making, weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.gan_making import GanRecipe
+from mantlet.gan_training import drawn
 from mantlet.generators import DcganDiscriminator
 from mantlet.training import Progress, kind_of
 
@@ -118,3 +119,24 @@ def test_every_recipe_of_a_generator_that_ships_is_read_and_its_classifier_is_th
 
     assert len(recipes) == 2
     assert all(plan.features and plan.features.weights.is_file() for plan in recipes)
+
+
+@pytest.mark.parametrize("kind", ["mnist"])
+def test_the_generator_that_ships_draws_what_its_classifier_knows(kind: str, root: Path) -> None:
+    models = root / "configs/models"
+    generator = loaded("dcgan", models / f"{kind}-dcgan.safetensors")
+    classifier = loaded("lenet", models / f"{kind}-lenet.safetensors")
+    latents = torch.randn(1000, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        answers = classifier(drawn(generator, latents)).softmax(dim=1)
+    classes = torch.bincount(answers.argmax(dim=1), minlength=10)
+
+    assert (models / f"{kind}-dcgan.safetensors").stat().st_size < 1_500_000
+    assert answers.amax(dim=1).mean() > 0.85
+    assert classes.min() > 30
+
+
+def loaded(architecture: str, path: Path) -> torch.nn.Module:
+    network = architectures.build(architecture, {})
+    weights.load_into(network, path, architecture)
+    return network.eval()

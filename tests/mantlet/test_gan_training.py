@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mantlet import gan_training
 from mantlet.errors import ConfigError
-from mantlet.gan_training import Gan, GanSettings, fit_gan
+from mantlet.gan_training import Gan, GanSettings, drawn, fit_gan
 from mantlet.training import Progress
 
 SETTINGS = GanSettings(latent=4, width=4, discriminator_width=4, steps=12, batch=8)
@@ -42,7 +41,7 @@ def trained() -> Gan:
 
 
 def test_it_learns_to_draw_both_kinds_of_pictures(trained: Gan) -> None:
-    pictures = gan_training.drawn(trained.generator, torch.randn(200, 4, generator=seeded(1)))
+    pictures = drawn(trained.generator, torch.randn(200, 4, generator=seeded(1)))
     apart = (pictures[..., :14] - pictures[..., 14:]).mean(dim=(1, 2, 3))  # 1 or -1 of real ones
 
     assert apart.abs().median() > 0.5
@@ -60,8 +59,8 @@ def test_the_discriminator_tells_noise_from_pictures(trained: Gan) -> None:
 
 def test_what_is_returned_is_ready_to_draw(trained: Gan) -> None:
     latents = torch.randn(40, 4, generator=seeded(3))
-    together = gan_training.drawn(trained.generator, latents)
-    alone = gan_training.drawn(trained.generator, latents[7:8])
+    together = drawn(trained.generator, latents)
+    alone = drawn(trained.generator, latents[7:8])
 
     assert not trained.generator.training
     assert not trained.discriminator.training
@@ -108,10 +107,18 @@ def test_progress_counts_steps_and_epochs() -> None:
     assert [p.epoch for p in seen] == [1] * 5 + [2] * 5 + [3] * 2
 
 
+def test_a_copy_learns_from_what_a_generator_drew() -> None:
+    original = fit_gan(halves(40), SETTINGS, seeded(0))
+    pictures = drawn(original.generator, torch.randn(40, 4, generator=seeded(1)))
+
+    assert not same(original, fit_gan(pictures, SETTINGS, seeded(0)))
+    assert not torch.nn.Conv2d(1, 1, 3)(pictures).isnan().any()  # and so may any other network
+
+
 def test_pictures_in_colour_are_learned_too() -> None:
     gan = fit_gan(halves(16, channels=3), SETTINGS, seeded(0))
 
-    assert gan_training.drawn(gan.generator, torch.randn(2, 4)).shape == (2, 3, 28, 28)
+    assert drawn(gan.generator, torch.randn(2, 4)).shape == (2, 3, 28, 28)
 
 
 @pytest.mark.parametrize("shape", [(7, 1, 28, 28), (40, 1, 32, 32), (40, 28, 28)])
