@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from redteam.oracle import Oracle, Refused
+from redteam.oracle import Explained, Explaining, Oracle, Refused, Withheld
 
 
 class _Accounts:
@@ -28,6 +28,20 @@ class _Accounts:
     def left(self) -> int:
         """Accounts that were not refused."""
         return len(self._left)
+
+    def explain(self, inputs: Tensor, classes: Tensor | None = None) -> Explained:
+        """By the first account that is given explanations; one that is not goes on asking."""
+        why = "no account is given explanations"
+        for oracle in [oracle for oracle in self._left if isinstance(oracle, Explaining)]:
+            try:
+                return oracle.explain(inputs, classes)
+            except Withheld as refusal:
+                why = str(refusal)
+            except Refused as refusal:
+                self._drop(oracle, refusal)
+        if not self._left:
+            raise self._last()
+        raise Withheld(why)
 
     def _drop(self, oracle: Oracle, refusal: Refused) -> None:
         self._left.remove(oracle)

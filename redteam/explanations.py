@@ -42,8 +42,8 @@ VICTIMS = ("mnist", "fashion")
 SEEDS = (0, 1, 2)
 FEW, USUAL, MANY = 5_000, 10_000, 100_000
 BUDGETS = (USUAL, FEW, MANY)
-RATION = 100
-"""Rows that a client is explained, where explanations have a budget of their own."""
+RATION = 500
+"""Rows that a client is explained a day by configs/gateway/explain.yaml."""
 TRAINING = Training(steps=1500)
 """The same for every clone."""
 DISPLAY = ExplanationDisplay()
@@ -57,7 +57,7 @@ KNOWN = {"pool": DISPLAY.cell, "gamma": DISPLAY.gamma}
 class Arm:
     """One thief: its attack, whether maps are displayed alone, and how many rows are explained at most.
 
-    ``budgets`` beside the usual one that it is tried with; ``once``, with the first seed alone.
+    ``budgets`` beside the usual one that it is tried with; ``once``, with the first seed and victim alone.
     """
 
     attack: Dfme
@@ -73,14 +73,14 @@ ARMS = {
     "dfme": Arm(Dfme(training=TRAINING), budgets=CURVE),
     "dfme, diverse": Arm(Dfme(training=TRAINING, diversity=1.0)),
     "top class": Arm(Megex(**TOP), budgets=CURVE),
-    "top class, matched": Arm(Megex(**TOP, matching=1.0), budgets=(FEW,)),
+    "top class, matched": Arm(Megex(**TOP, matching=1.0), budgets=CURVE),
     "display, magnitudes": Arm(Megex(**TOP), defended=True),
     "display, jitter and prior": Arm(
         Megex(**TOP, jitters=2, reading="prior", defenses=(DISPLAY,)), defended=True
     ),
     "display, matched": Arm(Megex(**TOP, **KNOWN, matching=1.0), defended=True),
     "display and budget, matched": Arm(
-        Megex(**TOP, **KNOWN, matching=1.0), defended=True, ration=RATION
+        Megex(**TOP, **KNOWN, matching=1.0), defended=True, ration=RATION, once=True
     ),
     "any class, logit": Arm(Megex(training=TRAINING, explains="logit"), once=True),
     "any class, probability": Arm(Megex(training=TRAINING, explains="probability"), once=True),
@@ -172,8 +172,9 @@ def run(bench: Bench) -> dict[str, Any]:
 def cases(bench: Bench) -> Iterator[Case]:
     """Every arm at the usual budget first, then the curves."""
     for budget, seed, name in product(bench.budgets, bench.seeds, bench.victims):
+        first = (seed, name) == (bench.seeds[0], bench.victims[0])
         for arm_name, arm in bench.arms.items():
-            if budget in (USUAL, *arm.budgets) and not (arm.once and seed != bench.seeds[0]):
+            if budget in (USUAL, *arm.budgets) and (first or not arm.once):
                 yield Case(name, arm_name, budget, seed)
 
 

@@ -85,10 +85,11 @@ def _ahead(victim: str, own: Sequence[Record]) -> Record:
     budget = max((t["budget"] for t in own if t["arm"] == "top class"), default=0)
     points = 100 * (scores(own, "top class", budget)[0] - scores(own, "dfme", budget)[0])
     ours, theirs = (rows_to(own, arm) for arm in ("top class", "dfme"))
-    ratio = ours / theirs if math.isfinite(ours) else math.inf
+    tried = max((t["budget"] for t in own if t["arm"] == "dfme"), default=math.nan)
+    ratio = ours / min(theirs, tried)  # what was not reached took more than was tried
     return _floor(
         f"{victim}: MEGEX 3 points over DFME at 100,000 rows, or 80 % with 0.7 of its rows",
-        f"{points:+.1f} points at {budget:,} rows; {_rows(ours)} rows against {_rows(theirs)}",
+        f"{points:+.1f} points at {budget:,} rows; 80 % with {_rows(ours)} rows against {_rows(theirs)}",
         met=(budget == 100_000 and points >= 3) or ratio <= 0.7,
     )
 
@@ -96,15 +97,16 @@ def _ahead(victim: str, own: Sequence[Record]) -> Record:
 def _alike(victim: str, own: Sequence[Record]) -> list[Record]:
     """Defended, nobody is ahead of DFME by more than a deviation."""
     told = []
-    for arm in (*ADAPTIVE, *BEYOND):
-        budget = 10_000
+    budget = 10_000
+    for arm in dict.fromkeys(t["arm"] for t in own):
+        if arm not in (*ADAPTIVE, *BEYOND):
+            continue
         (score, own_spread), (base, deviation) = (scores(own, a, budget) for a in (arm, FELLOW))
-        room = max(own_spread, deviation)
         told.append(
             _floor(
                 f"{victim}: {arm} within one s.d. of {FELLOW} at {budget:,} rows",
                 f"{score:.3f} ± {own_spread:.3f} against {base:.3f} ± {deviation:.3f}",
-                met=score <= base + room,
+                met=score <= base + max(own_spread, deviation),
             )
         )
     return told

@@ -1,7 +1,7 @@
 """An oracle over HTTP: a gateway, or any server of the V1 or V2 protocol, as one of its clients meets it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote, urlsplit
@@ -15,7 +15,7 @@ from torch import Tensor
 from mantlet.errors import ConfigError, TargetError
 from mantlet.registry import did_you_mean
 from redteam import wire
-from redteam.oracle import Refused
+from redteam.oracle import Explained, Refused, Withheld
 
 RETRIES = 3
 BACKOFF_S = 0.1
@@ -30,6 +30,10 @@ class Reply(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class _Bad(TargetError):
+    """The target takes the request for a mistake."""
 
 
 class OverHttp:
@@ -120,6 +124,34 @@ class OverHttp:
             wire.ask_generate(quote(self._name, safe=""), seed, rows), rows
         )
         return self._counted(wire.answer_npy(reply.body, self._of), rows)
+
+    def explain(self, inputs: Tensor, classes: Tensor | None = None) -> Explained:
+        """Answers and maps of (B, *shape) rows in one V2 call, whatever the protocol of queries; no two at once.
+
+        Raises `Withheld` for every refusal but that of the key or the model: 403 and 429 to an
+        explanation say nothing of predictions, and 400 is a model that explains nothing.
+        """
+        self.describe()
+        told = []
+        for places in torch.split(torch.arange(len(inputs)), self._batch):
+            rows = inputs[places].detach().cpu().float().numpy()
+            named = None if classes is None else classes[places].tolist()
+            told.append(self._runner.run(self._explain(rows, named)))
+        answers, maps = zip(*told, strict=True)
+        return Explained(torch.cat(answers), torch.cat(maps))
+
+    async def _explain(self, rows: np.ndarray, classes: Sequence[int] | None) -> Explained:
+        name, about = quote(self._name, safe=""), self.describe()
+        question = wire.ask_v2(name, about, rows, binary=True, explained=True, classes=classes)
+        try:
+            reply = await self._patiently(question, len(rows))
+        except (Refused, _Bad) as refusal:
+            raise Withheld(str(refusal)) from refusal
+        values, shown = wire.answers_v2(reply.headers, reply.body, self._of, 2)
+        answers = wire.checked(values, len(rows), self._of)
+        maps = wire.checked_maps(shown, rows, self._of)
+        self._floats += answers.numel() + maps.numel()
+        return Explained(answers, maps)
 
     async def _describe(self) -> wire.Model:
         asked = wire.Question(f"/v2/models/{quote(self._name, safe='')}", b"", {})
@@ -251,7 +283,7 @@ class OverHttp:
             )
         if reply.status == 404:
             return ConfigError(f"{self._of} has no model '{self._name}'; {await self._models()}")
-        return TargetError(f"{self._of} refuses what is sent: {reply.status}, {said}")
+        return _Bad(f"{self._of} refuses what is sent: {reply.status}, {said}")
 
     async def _models(self) -> str:
         """A remedy for an unknown model, where the target lists its models."""

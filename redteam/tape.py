@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from mantlet.errors import ConfigError
-from redteam.oracle import Oracle
+from redteam.oracle import Explained, Explaining, Oracle, Withheld
 
 MAGIC = b"mantlet tape 1\n"
 LENGTH, DIGEST = 8, 32
 """Bytes before each record: its length, little endian, and its SHA-256."""
+EXPLAINED = 0x5A
+"""Tells the hash of rows that were explained from that of rows that were not."""
 
 
 class Tape:
@@ -67,7 +69,31 @@ class Tape:
         return self._floats + self._oracle.floats - self._first[1]
 
     def query(self, inputs: Tensor) -> Tensor:
+        return self._told(_hash_of(inputs), lambda: {"answer": self._oracle.query(inputs)})[
+            "answer"
+        ]
+
+    def explain(self, inputs: Tensor, classes: Tensor | None = None) -> Explained:
+        """As the oracle explains, or as it did; refusals of explanations are on the tape as well."""
         asked = _hash_of(inputs)
+        if classes is not None:
+            asked = asked ^ _hash_of(classes)
+        record = self._told(asked ^ EXPLAINED, lambda: self._explained(inputs, classes))
+        if "withheld" in record:
+            raise Withheld(bytes(record["withheld"].tolist()).decode())
+        return Explained(record["answer"], record["maps"])
+
+    def _explained(self, inputs: Tensor, classes: Tensor | None) -> dict[str, Tensor]:
+        try:
+            if not isinstance(self._oracle, Explaining):
+                raise Withheld("the target explains nothing")
+            told = self._oracle.explain(inputs, classes)
+        except Withheld as refusal:
+            return {"withheld": torch.tensor(list(str(refusal).encode()), dtype=torch.uint8)}
+        return {"answer": told.answers, "maps": told.maps}
+
+    def _told(self, asked: Tensor, ask: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What the tape has of this question, or what the oracle says to it now."""
         self._queries += 1
         for record in self._replay:
             if not torch.equal(record["asked"], asked):
@@ -77,20 +103,20 @@ class Tape:
                 )
             rows, floats = record["cost"].tolist()
             self._rows, self._floats = self._rows + rows, self._floats + floats
-            if "answer" in record:
-                return record["answer"]
-        return self._ask(inputs, asked)
+            if "answer" in record or "withheld" in record:
+                return record
+        return self._ask(asked, ask)
 
-    def _ask(self, inputs: Tensor, asked: Tensor) -> Tensor:
+    def _ask(self, asked: Tensor, ask: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         record = {"asked": asked}
         before = (self._oracle.rows, self._oracle.floats)
         try:
-            record["answer"] = self._oracle.query(inputs).contiguous()
+            record |= {name: told.contiguous() for name, told in ask().items()}
         finally:  # rows that went out count, whatever became of them
             cost = (self._oracle.rows - before[0], self._oracle.floats - before[1])
             record["cost"] = torch.tensor(cost)
             self._write(safetensors.torch.save(record))
-        return record["answer"]
+        return record
 
     def _write(self, record: bytes) -> None:
         """A whole record, on disk when this returns."""

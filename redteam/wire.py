@@ -18,6 +18,8 @@ NPY = "application/x-npy"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 TAKEN = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 SENT = TAKEN | {"INT32": "<i4", "INT64": "<i8"}
+EXPLANATION = "explanation"
+"""The output of V2 that explains the answer beside it."""
 SLACK = 1e-3
 """How far a probability may lie outside of [0, 1]: servers round."""
 
@@ -67,21 +69,32 @@ def ask_v1(name: str, rows: np.ndarray) -> Question:
     return Question(f"/v1/models/{name}:predict", body, {"Content-Type": JSON})
 
 
-def ask_v2(name: str, of: Model, rows: np.ndarray, *, binary: bool) -> Question:
-    """Rows (B, *shape) as one tensor, in the binary extension or in JSON."""
+def ask_v2(
+    name: str,
+    of: Model,
+    rows: np.ndarray,
+    *,
+    binary: bool,
+    explained: bool = False,
+    classes: Sequence[int] | None = None,
+) -> Question:
+    """Rows (B, *shape) as one tensor, in the binary extension or in JSON; explained, of classes or the top ones."""
     raw = np.ascontiguousarray(rows, TAKEN[of.datatype])
     tensor: dict[str, Any] = {"name": of.input, "datatype": of.datatype, "shape": raw.shape}
-    output: dict[str, Any] = {"name": of.output}
+    outputs: list[dict[str, Any]] = [{"name": of.output}]
+    outputs += [{"name": EXPLANATION}] if explained else []
+    asked: dict[str, Any] = {"inputs": [tensor], "outputs": outputs}
+    if classes is not None:
+        asked["parameters"] = {"classes": list(classes)}
     headers, tail = {"Content-Type": JSON}, b""
     if binary:
         tail = raw.tobytes()
         tensor["parameters"] = {"binary_data_size": len(tail)}
-        output["parameters"] = {"binary_data": True}
+        for output in outputs:
+            output["parameters"] = {"binary_data": True}
     else:
         tensor["data"] = raw.ravel().astype(np.float64)
-    head = orjson.dumps(
-        {"inputs": [tensor], "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY
-    )
+    head = orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
     if binary:
         headers = {"Content-Type": BINARY, HEADER_LENGTH: str(len(head))}
     return Question(f"/v2/models/{name}/infer", head + tail, headers)
@@ -94,16 +107,31 @@ def answer_v1(body: bytes, of: str) -> np.ndarray:
 
 def answer_v2(headers: Mapping[str, str], body: bytes, of: str) -> np.ndarray:
     """The first output tensor, as bytes or as JSON."""
+    return answers_v2(headers, body, of, 1)[0]
+
+
+def answers_v2(
+    headers: Mapping[str, str], body: bytes, of: str, count: int
+) -> Sequence[np.ndarray]:
+    """The first output tensors, each as bytes or as JSON; bytes follow one another."""
     length = headers.get(HEADER_LENGTH)
     if length is not None and not (length.isascii() and length.isdigit()):
         raise TargetError(f"{of} answers {HEADER_LENGTH} '{length[:20]}', which is no length")
     cut = len(body) if length is None else int(length)
-    tensor = _first(_object(body[:cut], of).get("outputs"), "outputs", of)
-    numbers = _numbers(tensor["data"], of) if "data" in tensor else _raw(tensor, body[cut:], of)
-    shape = _axes(tensor.get("shape"))
-    if any(axis < 0 for axis in shape) or math.prod(shape) != numbers.size:
-        raise TargetError(f"{of} answers {numbers.size} numbers of shape {tensor.get('shape')}")
-    return numbers.reshape(shape)
+    outputs, tail = _object(body[:cut], of).get("outputs"), body[cut:]
+    found = []
+    for place in range(count):
+        tensor = _first(outputs[place:] if isinstance(outputs, list) else None, "outputs", of)
+        if "data" in tensor:
+            numbers = _numbers(tensor["data"], of)
+        else:
+            numbers = _raw(tensor, tail, of)
+            tail = tail[numbers.nbytes :]
+        shape = _axes(tensor.get("shape"))
+        if any(axis < 0 for axis in shape) or math.prod(shape) != numbers.size:
+            raise TargetError(f"{of} answers {numbers.size} numbers of shape {tensor.get('shape')}")
+        found.append(numbers.reshape(shape))
+    return found
 
 
 def ask_generate(name: str, seed: int, rows: int) -> Question:
@@ -121,6 +149,15 @@ def answer_npy(body: bytes, of: str) -> np.ndarray:
     if not isinstance(found, np.ndarray):
         raise TargetError(f"{of} answers several arrays; wanted one .npy")
     return found
+
+
+def checked_maps(values: np.ndarray, rows: np.ndarray, of: str) -> Tensor:
+    """(B, *shape) float32 maps of rows; `TargetError` for another shape and what is not finite."""
+    if values.shape != rows.shape or not np.isfinite(values).all():
+        raise TargetError(
+            f"{of} explains rows {rows.shape} by {values.shape}; wanted as many finite numbers"
+        )
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def checked(values: np.ndarray, rows: int, of: str) -> Tensor:

@@ -23,6 +23,7 @@ CONFIG: dict[str, Any] = {
     "models": {
         "mnist": PLAIN,
         "labels": PLAIN | {"answer": "labels"},
+        "explained": PLAIN | {"explain": {"methods": ["gradient"]}},
         "denying": PLAIN | {"policy": DENYING},
         "digits": GENERATOR,
         "enlarged": TRANSLATOR,

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from redteam.accounts import Rotate, Split, Together, Turns
-from redteam.oracle import Refused
+from redteam.oracle import Refused, Withheld
 from tests.helpers import rows
+from tests.redteam.explainers import Shower
 from tests.redteam.oracles import Patient, labels, shares
 
 
@@ -39,6 +40,20 @@ def test_whole_queries_go_to_the_accounts_in_turn_and_no_answer_is_lost() -> Non
     assert [len(account.asked) for account in accounts] == [5, 1, 2]
     assert thief.left == 1
     assert thief.floats == 2 * len(inputs), "what came back was passed on"
+
+
+@pytest.mark.parametrize("kind", [Split, Turns, Rotate])
+def test_the_first_account_that_is_given_explanations_brings_them(
+    kind: type[Split | Turns | Rotate],
+) -> None:
+    pictures = rows(3, shape=(1, 28, 28))
+    given = Shower()
+    told = kind([Patient(), Shower(withholds=True), given]).explain(pictures)
+
+    assert torch.equal(told.maps, Shower().explain(pictures).maps)
+    assert given.rows == 3
+    with pytest.raises(Withheld, match="not this one"):
+        kind([Patient(), Shower(withholds=True)]).explain(pictures)
 
 
 def test_one_account_is_used_until_it_is_refused() -> None:

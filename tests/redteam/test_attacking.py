@@ -19,6 +19,7 @@ from redteam import attacking
 from redteam.attacking import CLONE, REPORT, TAPE, Target, Thief
 from redteam.attacks.attack import silent
 from redteam.attacks.knockoff import Knockoff
+from redteam.attacks.megex import Megex
 from redteam.cli import app
 from redteam.learning import Means, Training
 from serving.victims.torch import TorchVictim
@@ -93,6 +94,21 @@ def test_a_second_run_sends_no_row_again_and_makes_the_same_clone(
     assert second == first | {"rows_taped": 200}
     assert running.computed() == asked
     assert (tmp_path / CLONE).read_bytes() == clone
+
+
+def test_explanations_are_stolen_with_the_answers_and_are_on_the_tape(
+    running: Running, judged: Images, tmp_path: Path
+) -> None:
+    attack = Megex(batch=16, clone_steps=2, training=Training(steps=1), matching=1.0)
+    by = Thief(attack, Means(torch.zeros(0, 1, 28, 28), settings={"width": 2}), 150)
+    target = aim(running, model="explained", accounts=2)
+    first = steal(target, by, judged, tmp_path)
+    second = steal(target, by, judged, tmp_path)
+
+    assert (first["rows"], first["ended"]) == (150, "budget spent")
+    assert first["floats"] > 10 * 150 + 784 * 40
+    assert second == first | {"rows_taped": second["rows_taped"]}
+    assert second["rows_taped"] > 100
 
 
 def test_a_ban_midway_ends_the_queries_and_keeps_what_was_answered(

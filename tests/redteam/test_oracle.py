@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from redteam.oracle import Capped, InProcess, Refused
+from redteam.explainable import served
+from redteam.oracle import Capped, InProcess, Refused, Withheld, Wrapper
 from serving.pipeline import Pipeline
 from serving.policy import Level
 from tests.helpers import TinyVictim, rows
+from tests.redteam.oracles import Patient
 
 
 def test_every_row_and_every_number_is_counted() -> None:
@@ -64,3 +66,43 @@ def test_a_cap_sends_nothing_of_a_query_that_goes_beyond_the_budget() -> None:
     with pytest.raises(Refused, match="budget spent"):
         oracle.query(rows(3))
     assert (oracle.rows, oracle.floats) == (inner.rows, inner.floats) == (8, 40)
+
+
+PICTURES = rows(6, shape=(1, 28, 28))
+
+
+def test_an_explanation_is_a_row_with_its_prediction_and_as_many_numbers_as_the_row() -> None:
+    oracle = InProcess(served("mnist"), recording=True)
+    told = Capped(oracle, 6).explain(PICTURES)
+
+    assert torch.equal(told.answers, InProcess(served("mnist")).query(PICTURES))
+    assert told.maps.shape == PICTURES.shape
+    assert (oracle.rows, oracle.floats) == (6, 6 * (10 + 784))
+    assert torch.equal(torch.cat(oracle.sent), PICTURES)
+
+
+def test_a_cap_holds_for_explanations() -> None:
+    oracle = Capped(InProcess(served("mnist")), 5)
+
+    with pytest.raises(Refused, match="budget spent"):
+        oracle.explain(PICTURES)
+    assert oracle.rows == 0
+
+
+def test_models_and_oracles_that_explain_nothing_withhold_it() -> None:
+    quiet = InProcess(Pipeline(TinyVictim()))
+
+    with pytest.raises(Withheld, match="explains nothing"):
+        quiet.explain(rows(2))
+    with pytest.raises(Withheld, match="explains nothing"):
+        Wrapper(Patient()).explain(rows(2))
+
+
+def test_a_level_without_explanations_withholds_them_and_answers_on() -> None:
+    explaining = served("mnist").explaining
+    levels = (Level(name="all", explanations=False),)
+    oracle = InProcess(Pipeline(served("mnist").victim, levels=levels, explaining=explaining))
+
+    with pytest.raises(Withheld, match="gives this client no explanations"):
+        oracle.explain(PICTURES)
+    assert oracle.query(PICTURES).shape == (6, 10)

@@ -8,8 +8,9 @@ import torch
 
 from mantlet.data import Images
 from mantlet.errors import ConfigError, TargetError
-from redteam.oracle import Refused
+from redteam.oracle import Refused, Withheld
 from redteam.over_http import RETRIES, OverHttp
+from serving.explaining import Explain
 from serving.victims.torch import TorchVictim
 from tests.e2e import upstream_servers
 from tests.e2e.harness import Running
@@ -46,6 +47,33 @@ def test_answers_are_the_victims_in_every_protocol_whatever_the_batches(
 
         assert torch.allclose(answers, wanted, atol=1e-5)
         assert (oracle.rows, oracle.floats) == (100, 1000)
+
+
+def test_an_explanation_comes_with_the_prediction_and_is_counted_as_a_row_of_many_numbers(
+    running: Running, shipped_victim: TorchVictim, pictures: torch.Tensor
+) -> None:
+    with OverHttp(running.url, "explained", key=running.new_key(), batch=7) as oracle:
+        told = oracle.explain(pictures[:10])
+        counts = (oracle.rows, oracle.floats)
+
+    wanted = shipped_victim.predict(pictures[:10]).values
+    explainer = shipped_victim.explainer(Explain(), b"any")
+    maps = explainer.explain(pictures[:10], wanted.argmax(dim=1), "gradient").values
+    assert torch.allclose(told.answers, wanted, atol=1e-5)
+    torch.testing.assert_close(told.maps, maps)
+    assert counts == (10, 10 * (10 + 784))
+
+
+@pytest.mark.parametrize("model", ["mnist", "explained"])
+def test_a_refused_explanation_refuses_no_prediction(
+    running: Running, pictures: torch.Tensor, model: str
+) -> None:
+    """Of a model that explains nothing, and of a class that is not the top one."""
+    with OverHttp(running.url, model, key=running.new_key()) as oracle:
+        with pytest.raises(Withheld, match=r"400|denies"):
+            oracle.explain(pictures[:4], torch.zeros(4, dtype=torch.int64))
+
+        assert oracle.query(pictures[:4]).shape == (4, 10)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

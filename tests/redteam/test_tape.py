@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from mantlet.errors import ConfigError
-from redteam.oracle import Refused
+from redteam.oracle import Refused, Withheld
 from redteam.tape import Tape
 from tests.helpers import rows
+from tests.redteam.explainers import Shower
 from tests.redteam.oracles import Patient, labels, shares
 
 HEADER: dict[str, Any] = {"attack": {"type": "knockoff"}, "budget": 100, "seed": 0}
@@ -107,3 +108,29 @@ def test_another_file_is_no_tape_and_is_left_alone(tmp_path: Path) -> None:
         Tape(Patient(), tmp_path / "tape", HEADER)
 
     assert (tmp_path / "tape").read_bytes() == b"dear diary"
+
+
+def test_explanations_and_their_refusals_are_on_the_tape_too(tmp_path: Path) -> None:
+    pictures, of = rows(3, shape=(1, 28, 28)), torch.tensor([1, 2, 3])
+    second, counts = Shower(), []
+    for oracle in (Shower(top_only=True), second):
+        with Tape(oracle, tmp_path / "tape", HEADER) as tape:
+            with pytest.raises(Withheld, match="not this one"):
+                tape.explain(pictures, of)
+            told = tape.explain(pictures)
+            counts.append((tape.rows, tape.floats))
+
+        assert torch.equal(told.maps, Shower().explain(pictures).maps)
+    assert counts == [(3, 3 * 794)] * 2
+    assert second.rows == 0
+
+
+def test_an_explained_row_is_not_taken_for_one_that_was_asked(tmp_path: Path) -> None:
+    pictures = rows(3, shape=(1, 28, 28))
+    with Tape(Shower(), tmp_path / "tape", HEADER) as tape:
+        tape.query(pictures)
+    with (
+        Tape(Shower(), tmp_path / "tape", HEADER) as tape,
+        pytest.raises(ConfigError, match="query 1 is not the one"),
+    ):
+        tape.explain(pictures)

@@ -53,6 +53,39 @@ def test_a_tensor_goes_as_bytes_behind_its_header() -> None:
     np.testing.assert_array_equal(np.frombuffer(question.body[cut:], "<f4").reshape(2, 4), ROWS)
 
 
+def test_an_explanation_is_asked_for_beside_the_answer_and_read_behind_it() -> None:
+    head = json.loads(
+        wire.ask_v2("m", MODEL, ROWS, binary=False, explained=True, classes=[2, 0]).body
+    )
+    values, maps = np.array([[0.25, 0.75]], "<f4"), np.arange(4, dtype="<f4")[None]
+    outputs = [
+        {
+            "name": name,
+            "datatype": "FP32",
+            "shape": list(part.shape),
+            "parameters": {"binary_data_size": part.nbytes},
+        }
+        for name, part in (("scores", values), ("explanation", maps))
+    ]
+    said = json.dumps({"outputs": outputs}).encode()
+    headers = {wire.HEADER_LENGTH: str(len(said))}
+    body = said + values.tobytes() + maps.tobytes()
+    read = wire.answers_v2(headers, body, OF, 2)
+
+    assert [output["name"] for output in head["outputs"]] == ["scores", "explanation"]
+    assert head["parameters"] == {"classes": [2, 0]}
+    np.testing.assert_array_equal(read[0], values)
+    np.testing.assert_array_equal(read[1], maps)
+    with pytest.raises(TargetError, match="no 'outputs'"):
+        wire.answers_v2(headers, body, OF, 3)
+
+
+@pytest.mark.parametrize("maps", [np.zeros((2, 3)), np.full((2, 4), np.nan)])
+def test_maps_of_another_shape_or_without_numbers_are_refused(maps: np.ndarray) -> None:
+    with pytest.raises(TargetError, match="explains rows"):
+        wire.checked_maps(maps, ROWS, OF)
+
+
 def test_json_carries_the_same_numbers_in_both_protocols() -> None:
     second = json.loads(wire.ask_v2("m", MODEL, ROWS, binary=False).body)
     first = json.loads(wire.ask_v1("m", ROWS).body)
