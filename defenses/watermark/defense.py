@@ -27,7 +27,7 @@ class Watermark(Defense):
     psnr: Annotated[float, Field(ge=20, le=50)] | None = None
     """What a picture keeps at least, in dB; 38 up to 64 pixels a side and 40 above where it is not given."""
     client_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the energy that names the client; 0.4 up to 64 pixels a side and 0.75 above where it is not given."""
+    """Share of the energy that names the client; 0.3 up to 64 pixels a side and 0.75 above where it is not given."""
     masking: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How much of the mark moves from flat grey to busy, dark and bright places, where it is hard to see."""
     keeps_top1 = True

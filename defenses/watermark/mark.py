@@ -15,10 +15,10 @@ SMALL = 64
 """Pictures with sides up to that many pixels are small."""
 PSNR_SMALL, PSNR = 38.0, 40.0
 """What pictures keep where nothing is asked for, in dB."""
-SHARE_SMALL, SHARE = 0.4, 0.75
+SHARE_SMALL, SHARE = 0.3, 0.75
 """Share of the mark's energy that names the client: large pictures have room for both."""
-ROUNDING = 1 / 4 / 255**2
-"""The most that rounding to 8 bits adds to a mean square: half a level, squared."""
+ROUNDING = 1 / 2 / 255**2
+"""The most that rounding both pictures to 8 bits adds to a mean square: half a level squared, twice."""
 STRONGEST = 3.0
 """The pattern grows to that many times its strength where clipping takes a part of it."""
 CACHED = 1024
@@ -31,7 +31,7 @@ class Mark:
     """The mark of one model under one secret.
 
     ``client_share`` of its energy names the client, the rest is the model's; ``psnr`` (dB) is what a picture
-    keeps at least. Where they are none they are 0.4 and 38 dB up to 64 pixels a side, 0.75 and 40 dB above.
+    keeps at least. Where they are none they are 0.3 and 38 dB up to 64 pixels a side, 0.75 and 40 dB above.
     ``masking`` in [0, 1] is how much of the mark moves to where it is hard to see.
     """
 

@@ -34,7 +34,7 @@ def test_pictures_keep_the_psnr_and_not_much_more(
     after = Mark(SECRET, "m", psnr=asked).embed(before, ["ann"] * 4)
 
     assert psnr(before, after).min() >= kept
-    assert psnr(before, after).max() < kept + 1
+    assert psnr(before, after).max() < kept + 1.5
 
 
 def test_black_white_and_grey_pictures_are_marked_within_the_psnr() -> None:
