@@ -13,6 +13,7 @@ from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.foreign_training import ForeignRecipe
 from mantlet.foreignness import Foreignness
+from mantlet.gan_making import GanRecipe
 from mantlet.training import Progress, Recipe
 from mantlet.translation_training import TranslateRecipe
 from serving import training
@@ -83,6 +84,13 @@ def test_a_victim_that_resists_is_trained_by_its_recipe(tmp_path: Path, digits: 
 
     assert report[0] == f"weights: {tmp_path / 'i.st'}"
     assert weights.metadata(tmp_path / "i.st")["trained_with"] == "ini"
+
+
+def test_a_generator_is_trained_by_its_recipe(root: Path) -> None:
+    plan = training.load(root / "configs/recipes/mnist-dcgan.yaml")
+
+    assert isinstance(plan, GanRecipe)
+    assert plan.output.resolve() == root / "configs/models/mnist-dcgan.safetensors"
 
 
 def test_a_kind_that_nobody_knows_is_named(tmp_path: Path) -> None:
