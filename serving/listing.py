@@ -13,7 +13,9 @@ import detectors
 from mantlet import __version__, architectures
 from serving import victims
 
-LIBRARIES = ("torch", "numpy", "onnxruntime", "fastapi", "uvicorn", "uvloop", "orjson", "limits")
+LIBRARIES = ("torch", "numpy", "fastapi", "uvicorn", "uvloop", "orjson", "limits")
+EXTRAS = {"onnxruntime": "onnx", "captum": "explain"}
+"""What comes with an extra."""
 
 
 def installed() -> list[dict[str, str]]:
@@ -42,11 +44,12 @@ def environment() -> list[str]:
         f"mantlet {__version__}, Python {platform.python_version()}, {platform.platform()}",
         f"cores: {os.cpu_count()}",
     ]
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, *EXTRAS):
         try:
             lines.append(f"{library} {version(library)}")
         except PackageNotFoundError:
-            remedy = "pip install 'mantlet[onnx]'" if library == "onnxruntime" else "install it"
+            extra = EXTRAS.get(library)
+            remedy = f"pip install 'mantlet[{extra}]'" if extra else "install it"
             lines.append(f"{library}: missing; {remedy}")
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     devices += ["mps"] if torch.backends.mps.is_available() else []
