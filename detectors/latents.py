@@ -1,6 +1,7 @@
 """Latents that nobody draws who samples a generator as it was trained: off the prior, on a grid, along a walk."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import blake2b
@@ -131,9 +132,29 @@ class Latents(EvidenceDetector):
         nearest = np.where(partner, square, np.inf).min(axis=1)
         limits = near_limits(new.shape[1], self.quantile, self.remembered)
         near = nearest < limits[np.count_nonzero(partner, axis=1)]
+        return {"directions": known[-self.remembered :].copy()}, self._flags(rows, near)
+
+    def watch_each(
+        self, states: Sequence[State], rows: np.ndarray, at: float
+    ) -> tuple[Sequence[State], np.ndarray]:
+        new = rows[:, 3:].astype(np.float32)
+        limits = near_limits(new.shape[1], self.quantile, self.remembered)
+        near, after = np.zeros(len(rows), dtype=bool), []
+        for row, state in enumerate(states):
+            known, own = state["directions"], new[row : row + 1]
+            if known.shape[1] != new.shape[1]:  # as in watch
+                known = own[:0]
+            if len(known):
+                square = np.square(own - known).sum(axis=1, dtype=np.float64)
+                near[row] = square.min() < limits[len(known)]
+            kept = known[1:] if len(known) == self.remembered else known
+            after.append({"directions": np.concatenate([kept, own])})
+        return after, self._flags(rows, near)
+
+    def _flags(self, rows: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """(n, tests) scores of rows of which it is known whether they are near."""
         columns = dict(zip(get_args(Test), (*rows[:, :3].T, near), strict=True))
-        flags = np.stack([columns[test] for test in self.tests], axis=1).astype(np.float64)
-        return {"directions": known[-self.remembered :].copy()}, flags
+        return np.stack([columns[test] for test in self.tests], axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)

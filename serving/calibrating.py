@@ -10,12 +10,14 @@ import torch
 from mantlet.errors import CalibrationError, ConfigError
 from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, Detector, EvidenceDetector
-from mantlet.types import Victim
+from mantlet.types import Task, Victim
 from serving import build, calibration
 from serving.settings import Model, Settings, require_model, require_tier
 
 LEAST = 200
 """Rows under which nothing can be said of honest clients."""
+DRAWN = 5000
+"""Latents that stand for the benign rows of a generator."""
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -42,16 +44,22 @@ class Report:
     """What was written, and what to tell the operator."""
 
     path: Path
+    rows: int
     columns: Sequence[Column]
     notes: Sequence[str]
 
 
 def calibrate_model(
-    settings: Settings, name: str, inputs: np.ndarray, *, tier: str = "", mixed: bool = False
+    settings: Settings,
+    name: str,
+    inputs: np.ndarray | None,
+    *,
+    tier: str = "",
+    mixed: bool = False,
 ) -> Report:
     """Write the calibration file of a model, or enrol a ``tier`` in it, and a picture beside it.
 
-    ``inputs`` (n, *shape) are benign rows. Unless ``mixed``, their halves must be alike: each must
+    ``inputs`` (n, *shape) are benign rows; of a generator they are drawn from its prior where there are none. Unless ``mixed``, their halves must be alike: each must
     tolerate what the other scores. Raises `CalibrationError` and `ConfigError`.
     """
     name, model, path = _named(settings, name)
@@ -60,6 +68,7 @@ def calibrate_model(
     pipeline = build.load_pipeline(name, model.model_copy(update={"calibration": None}), settings)
     victim = pipeline.victim
     try:
+        inputs = _drawn(victim, name) if inputs is None else inputs
         _check(inputs, victim, name)
         if tier:
             learned = _enrolled(victim, model.detectors, inputs, path, tier)
@@ -71,7 +80,8 @@ def calibrate_model(
         calibration.write(path, learned, victim.fingerprint)
     finally:
         victim.close()
-    return Report(path, columns, [_promise(model.alpha), _draw(path, tier, columns, model.alpha)])
+    notes = [_promise(model.alpha), _draw(path, tier, columns, model.alpha)] if columns else []
+    return Report(path, len(inputs), columns, notes)
 
 
 def _named(settings: Settings, name: str) -> tuple[str, Model, Path]:
@@ -88,6 +98,16 @@ def _named(settings: Settings, name: str) -> tuple[str, Model, Path]:
     if not any(detector.needs_calibration for detector in model.detectors):
         raise ConfigError(f"models.{name}.detectors: none of them needs a calibration; add foreign")
     return name, model, model.calibration
+
+
+def _drawn(victim: Victim, name: str) -> np.ndarray:
+    """Latents as a generator was trained on them."""
+    if victim.task is not Task.GENERATE:
+        raise ConfigError(
+            f"model '{name}' is no generator; name its benign rows with --benign FILE"
+        )
+    drawn = np.random.default_rng(0).standard_normal((DRAWN, *victim.input.shape))
+    return drawn.astype(np.float32)
 
 
 def _check(inputs: np.ndarray, victim: Victim, name: str) -> None:
@@ -154,7 +174,7 @@ def _columns(
     tier: str,
 ) -> list[Column]:
     columns = []
-    tested = [d for d in detectors if isinstance(d, EvidenceDetector)]
+    tested = [d for d in detectors if isinstance(d, EvidenceDetector) and d.name in learned]
     for detector, means in calibration.honest_means(victim, tested, inputs, learned).items():
         own = learned[detector]
         bounds = own.get(f"tolerated.{tier}", own["tolerated"])

@@ -213,7 +213,12 @@ def events_list(
 @app.command()
 def calibrate(
     config: ConfigArgument,
-    benign: Annotated[Path, typer.Option(help="Benign inputs: .npz with x or x_SPLIT, or .npy.")],
+    benign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Benign inputs: .npz with x or x_SPLIT, or .npy; a generator needs none."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split of the .npz.")] = "train",
     rows: Annotated[str, typer.Option(help="Which rows of it, START:STOP.")] = ":",
     model: Annotated[
@@ -233,17 +238,18 @@ def calibrate(
     from serving.calibrating import calibrate_model
 
     loaded = settings.load(config, set_)
-    data = load_images(benign, split, parse_rows(rows))
+    inputs = None if benign is None else load_images(benign, split, parse_rows(rows)).x
     logs.configure(loaded.log_level)  # to standard error: the report is for standard output
     with progress_bar("calibrating") as bar:
-        bar.add_task(f"{len(data.x)} benign rows", total=None)
-        report = calibrate_model(loaded, model, data.x, tier=tier, mixed=mixed)
-    out.print(f"calibration: {report.path} ({len(data.x)} rows)", markup=False)
+        bar.add_task("drawn latents" if inputs is None else f"{len(inputs)} rows", total=None)
+        report = calibrate_model(loaded, model, inputs, tier=tier, mixed=mixed)
+    out.print(f"calibration: {report.path} ({report.rows} rows)", markup=False)
     table = Table("detector", "score", "tolerated", "honest clients: half", "9 of 10", "99 of 100")
     for column in report.columns:
         numbers = (column.tolerated, *column.quantiles)
         table.add_row(column.detector, str(column.number), *(f"{n:.4f}" for n in numbers))
-    out.print(table)
+    if report.columns:
+        out.print(table)
     for line in report.notes:
         out.print(line, markup=False)
 

@@ -9,7 +9,8 @@ import torch
 import yaml
 from PIL import Image
 
-from mantlet import weights
+import defenses
+from mantlet import architectures, weights
 from mantlet.data import Images
 from mantlet.errors import MantletError
 from serving import build, calibration, settings
@@ -26,6 +27,18 @@ def pipeline(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     folder = tmp_path_factory.mktemp("data")
     loaded = settings.load(root / "configs/gateway/default.yaml", [f"data_dir={folder}"])
     return build.load_pipeline("mnist", loaded.models["mnist"], loaded)
+
+
+@pytest.fixture(scope="module")
+def generator(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """The embedded generator, as ``mantlet serve`` builds it."""
+    folder = tmp_path_factory.mktemp("data")
+    loaded = settings.load(root / "configs/gateway/gan.yaml", [f"data_dir={folder}"])
+    return build.load_pipeline("digits", loaded.models["digits"], loaded)
+
+
+def latents(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, 64, generator=torch.Generator().manual_seed(seed))
 
 
 def level_names(pipeline: Pipeline, outcome: Outcome) -> list[str]:
@@ -99,6 +112,48 @@ def test_a_thief_of_noise_gets_labels_only_within_fifty_rows(pipeline: Pipeline)
     assert "alarmed" in names[:50]
     assert set(names[names.index("alarmed") :]) == {"alarmed"}
     assert (released[50:].amax(dim=1) == 1.0).all()
+
+
+def test_the_calibration_of_the_generator_was_made_for_its_weights(root: Path) -> None:
+    _, made_for = calibration.read(root / MODELS / "mnist-dcgan.calibration.safetensors")
+
+    assert made_for == weights.fingerprint(root / MODELS / "mnist-dcgan.safetensors")
+
+
+def test_who_samples_from_the_generator_keeps_full_service(generator: Pipeline) -> None:
+    """2,000 pictures in one stream: never suspected, and near to what the prior can show."""
+    outcome = generator.run(query(latents(2000)), {})
+
+    assert set(level_names(generator, outcome)) == {"normal"}
+    assert 0.6 < outcome.signals["coverage"].suspicion[-1] < 0.9
+    assert not outcome.signals["latents"].suspicion.any()
+
+
+def test_who_walks_among_the_latents_is_refused_within_ten_rows(generator: Pipeline) -> None:
+    first, second = latents(2)
+    share = torch.linspace(0, 1, 20)[:, None]
+    outcome = generator.run(query((1 - share).sqrt() * first + share.sqrt() * second), {})
+    names = level_names(generator, outcome)
+
+    assert "alarmed" in names[:10]
+    assert set(names[10:]) == {"alarmed"}
+
+
+@pytest.mark.parametrize("kind", sorted(defenses.known_inputs()))
+def test_every_input_defense_stands_before_the_generator(
+    root: Path, tmp_path: Path, kind: str
+) -> None:
+    """Its pictures are the generator's, of other latents than were sent, and digits to the classifier's eye."""
+    override = [f"models.digits.input_defenses=[{{type: {kind}}}]", f"data_dir={tmp_path}"]
+    loaded = settings.load(root / "configs/gateway/gan.yaml", override)
+    pipeline = build.load_pipeline("digits", loaded.models["digits"], loaded)
+    classifier = architectures.read(root / MODELS / "mnist-lenet.safetensors")
+    asked = query(latents(300))
+    plain, given = pipeline.victim.predict(asked.inputs), pipeline.predict(asked)
+    sure = [float(torch.softmax(classifier(p.values), 1).amax(1).mean()) for p in (plain, given)]
+
+    assert not torch.isclose(plain.values, given.values).flatten(1).all(dim=1).any()
+    assert sure[1] > sure[0] - 0.03
 
 
 def test_no_shipped_weights_are_a_pickle(root: Path) -> None:

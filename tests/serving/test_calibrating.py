@@ -166,3 +166,19 @@ def test_rows_of_another_shape_are_refused_and_nothing_is_written(
     with pytest.raises(CalibrationError, match=r"have shape \(3, 32, 32\); model 'mnist' takes"):
         calibrate_model(load(root, tmp_path), "", np.zeros((300, 3, 32, 32), np.float32))
     assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_a_generator_is_calibrated_by_latents_that_are_drawn(root: Path, tmp_path: Path) -> None:
+    override = [f"models.digits.calibration={tmp_path / 'new.safetensors'}", f"data_dir={tmp_path}"]
+    loaded = settings.load(root / "configs/gateway/gan.yaml", override)
+    report = calibrate_model(loaded, "", None)
+    learned, _ = calibration.read(tmp_path / "new.safetensors")
+
+    assert report.rows == 5000
+    assert report.columns == report.notes == []
+    assert learned.keys() == {"coverage"}
+
+
+def test_what_is_no_generator_needs_benign_rows(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name its benign rows with --benign"):
+        calibrate_model(load(root, tmp_path), "", None)
