@@ -3,10 +3,9 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
 from time import perf_counter
 from typing import TypeVar
 
@@ -30,6 +29,7 @@ from serving.batching import Batcher
 from serving.events.log import EventLog
 from serving.explaining import Explaining, Why
 from serving.folding import CAMPAIGN, Memory, Scores
+from serving.jobs import Job, in_groups, method_of, spans
 from serving.metrics import Metrics
 from serving.pipeline import Outcome, Pipeline
 from serving.policy import ALLOWED, Level
@@ -50,15 +50,6 @@ RECHECK_S = 1.0
 VERBS = {Task.CLASSIFY: "predict", Task.GENERATE: "generate", Task.TRANSLATE: "translate"}
 """What the V1 protocol asks a model with."""
 STAGES = ("predict", "score", "respond", "store", "explain")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One request's rows: ``inputs`` (n, *shape) float32 of one client, and what is asked about them."""
-
-    client: Client
-    inputs: np.ndarray
-    why: Why | None = None
 
 
 Explained = tuple[Released, Released]
@@ -277,7 +268,7 @@ class Gateway:
         """
         shapes = {job.inputs.shape[1:] for job in jobs} if self.input.is_open else ()
         if len(shapes) > 1:
-            return _in_groups(jobs, lambda job: job.inputs.shape[1:], self._work)
+            return in_groups(jobs, lambda job: job.inputs.shape[1:], self._work)
         return self._halved(jobs, self._answers)
 
     def _halved(
@@ -298,7 +289,7 @@ class Gateway:
 
     def _work_explained(self, jobs: Sequence[Job]) -> list[Explained | Exception]:
         """A micro-batch of rows to explain, one method after the other."""
-        return _in_groups(jobs, _method, lambda own: self._halved(own, self._explained))
+        return in_groups(jobs, method_of, lambda own: self._halved(own, self._explained))
 
     def _explained(self, jobs: Sequence[Job]) -> list[Explained | Exception]:
         """As `_answers`, with explanations; where one fails, each job is explained by itself.
@@ -306,11 +297,11 @@ class Gateway:
         Raises nothing once the rows are remembered: they would count again.
         """
         asked = self._asked(jobs)
-        why = Why(_method(jobs[0]), torch.cat([job.why.classes for job in jobs if job.why]))
+        why = Why(method_of(jobs[0]), torch.cat([job.why.classes for job in jobs if job.why]))
         since, maps = perf_counter(), self._maps(asked, why, slice(None))
         again = isinstance(maps, Exception) and not isinstance(maps, VictimTimeout)
         answers: list[Explained | Exception] = []
-        for span, answer in zip(_spans(jobs), _split(asked.outcome, jobs), strict=True):
+        for span, answer in zip(spans(jobs), _split(asked.outcome, jobs), strict=True):
             own = self._maps(asked, why, span) if again and len(jobs) > 1 else maps
             if isinstance(answer, Exception):
                 answers.append(answer)
@@ -467,31 +458,6 @@ class _Asked:
     outcome: Outcome
 
 
-def _method(job: Job) -> str:
-    return job.why.method if job.why else ""
-
-
-def _in_groups(
-    jobs: Sequence[Job],
-    key: Callable[[Job], Hashable],
-    work: Callable[[Sequence[Job]], list[A | Exception]],
-) -> list[A | Exception]:
-    """What cannot go through the model together, one group after the other."""
-    places: dict[Hashable, list[int]] = {}
-    for place, job in enumerate(jobs):
-        places.setdefault(key(job), []).append(place)
-    answers: dict[int, A | Exception] = {}
-    for own in places.values():
-        answers |= zip(own, work([jobs[place] for place in own]), strict=True)
-    return [answers[place] for place in range(len(jobs))]
-
-
-def _spans(jobs: Sequence[Job]) -> list[slice]:
-    """The rows of each job in their batch."""
-    ends = [*accumulate(len(job.inputs) for job in jobs)]
-    return [slice(start, stop) for start, stop in pairwise([0, *ends])]
-
-
 def _split(outcome: Outcome, jobs: Sequence[Job]) -> list[Released | Exception]:
     """Each job's rows; a job with a denied row gets nothing at all."""
-    return [outcome.rows(span.start, span.stop) or _denied() for span in _spans(jobs)]
+    return [outcome.rows(span.start, span.stop) or _denied() for span in spans(jobs)]
