@@ -23,7 +23,7 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
-from docs import detection, measured, owned, protection, stealing
+from docs import detection, marked, measured, owned, protection, stealing
 from docs.tables import table
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, InputDefense, Plugin
@@ -412,6 +412,12 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "detection_cost": lambda: measured.table_of(detection.costs()),
     "ownership_thieves": lambda: measured.table_of(owned.thieves()),
     "ownership_controls": lambda: measured.table_of(owned.controls()),
+    "watermark_nulls": lambda: measured.table_of(marked.nulls()),
+    "watermark_generated": lambda: measured.table_of(marked.generated()),
+    "watermark_traced": lambda: measured.table_of(marked.traced()),
+    "watermark_fidelity": lambda: measured.table_of(marked.faithful()),
+    "watermark_photographs": lambda: measured.table_of(marked.photographs()),
+    "watermark_speed": lambda: measured.table_of(marked.speed()),
     "attacks": stealing.listed,
     "art": stealing.art,
     "protection": protection.protection,
