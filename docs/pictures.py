@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from docs import detection
+from docs import detection, explained
 from docs.detection import TITLES, alarmed, chosen, middle, records, told
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -142,6 +142,7 @@ PICTURES: Mapping[str, Callable[[], Figure]] = {
     "rows-to-alarm": rows_to_alarm,
     "evidence": evidence,
     "false-alarms": false_alarms,
+    "explanations": explained.clones,
 }
 
 if __name__ == "__main__":
