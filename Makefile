@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection bench-ini bench-protection bench-watermark bench-gan bench-smoke bench-i2i ci
+.PHONY: serve test fmt lint types cov docs wheel bench-serving bench-ownership bench-detection bench-ini bench-protection bench-watermark bench-gan bench-smoke bench-i2i bench-explanations ci
 
 serve: .venv/served
 	$(BIN)/mantlet serve $(CONFIG) $(if $(PORT),--set listen.port=$(PORT)) $(if $(WORKERS),--set listen.workers=$(WORKERS))
@@ -68,7 +68,7 @@ bench-i2i: .venv/tested  # the same folder; goes on where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.i2i --out docs/results/i2i.json --picture docs/pictures/i2i.png
 
 bench-gan: .venv/tested  # the same folder; goes on where it stopped; SMOKE=1 takes a minute, with what the repository ships
-	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.gan $(if $(SMOKE),--smoke --data tests/data --families mnist-test --seeds 0 --out .mantlet/gan-smoke/gan.json,--out docs/results/gan.json)
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.gan $(if $(SMOKE),--smoke --data tests/data --families mnist-test --seeds 0 --work .mantlet/gan-smoke --out .mantlet/gan-smoke/gan.json,--out docs/results/gan.json --picture docs/pictures/gan.png)
 
 bench-watermark: .venv/tested .venv/rivals  # the same folder; goes on where it stopped
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.watermarks --out docs/results/watermark.json
@@ -76,6 +76,9 @@ bench-watermark: .venv/tested .venv/rivals  # the same folder; goes on where it 
 .venv/rivals: constraints.txt | .venv/tested  # without what the package asks for: a window system, a second torch
 	$(PIP) --no-deps invisible-watermark opencv-python-headless PyWavelets
 	touch $@
+
+bench-explanations: .venv/tested  # the same folder; goes on where it stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.explanations --out docs/results/explanations.json
 
 bench-smoke: .venv/tested  # two minutes, with what the repository ships; has floors
 	OMP_NUM_THREADS=1 $(BIN)/mantlet bench configs/bench/smoke.yaml --data tests/data --out .mantlet/smoke.json

@@ -23,7 +23,7 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
-from docs import detection, marked, measured, owned, protection, stealing
+from docs import copying, detection, marked, measured, owned, protection, stealing
 from docs.tables import table
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, InputDefense, Plugin
@@ -412,6 +412,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "detection_cost": lambda: measured.table_of(detection.costs()),
     "ownership_thieves": lambda: measured.table_of(owned.thieves()),
     "ownership_controls": lambda: measured.table_of(owned.controls()),
+    "gan_budgets": copying.budgets,
+    "gan_defenses": copying.defenses,
+    "gan_thieves": copying.thieves,
+    "gan_proofs": copying.proofs,
+    "gan_missed": copying.missed,
     "watermark_nulls": lambda: measured.table_of(marked.nulls()),
     "watermark_generated": lambda: measured.table_of(marked.generated()),
     "watermark_traced": lambda: measured.table_of(marked.traced()),

@@ -58,6 +58,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=data, required=data is None)
     parser.add_argument("--work", type=Path, default=Path(".mantlet/gan"))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--picture", type=Path, help="where the sheets are drawn; beside the results"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES[:1])
     parser.add_argument("--smoke", action="store_true", help="few pictures, short training")
@@ -67,12 +70,13 @@ def main() -> None:
     bench = Bench(Pools(given.data), given.work, SMALL if given.smoke else FULL)
     try:
         run(bench, list(cases(given.families, given.seeds, bench.size)), given.out)
+        gan_sheets.draw(bench.work / "sheets", given.picture or given.out.with_suffix(".png"))
     except ConfigError as error:
         parser.error(str(error))
 
 
 def run(bench: Bench, wanted: Sequence[Case], out: Path) -> None:
-    """Records of the cases; those that the file has already are kept."""
+    """Records of the cases; those that the file has already are kept, and its floors are judged anew."""
     found = orjson.loads(out.read_bytes()) if out.is_file() else {}
     records: list[Record] = found.get("records", [])
     costs: Mapping[str, Any] = found.get("cost", {})
@@ -87,7 +91,8 @@ def run(bench: Bench, wanted: Sequence[Case], out: Path) -> None:
             records += controls(house)
         records.append(measured(house, case))
         out.write_bytes(written(records, costs, bench.size))
-    gan_sheets.draw(bench.work / "sheets", out.with_suffix(".png"))
+    if records:  # what is missed is judged anew
+        out.write_bytes(written(records, costs, bench.size))
 
 
 def written(records: Sequence[Record], costs: Mapping[str, Any], size: Size) -> bytes:

@@ -97,9 +97,9 @@ def _leak(found: Found) -> Iterator[str]:
 
 def _utility(found: Found) -> Iterator[str]:
     for name in found.interpolated():
-        gain, price = (found.ratio(m, name) for m in ("fid_clone_real", "fid_served_real"))
+        gain, price = (found.ratio(m, name) for m in ("fid_clone_real", "fid_served_real_many"))
         if gain is not None and price is not None and gain <= price:
-            yield f"{name} costs more ({price:.2f}x fid_served_real) than it brings ({gain:.2f}x fid_clone_real)"
+            yield f"{name} costs more ({price:.2f}x fid_served_real_many) than it brings ({gain:.2f}x fid_clone_real)"
     price = found.ratio("fid_served_real", MARKED)
     if price is not None and price > WORSE:
         yield f"{MARKED} raises fid_served_real {price:.3f}x; {WORSE}x is wanted"

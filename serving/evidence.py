@@ -38,9 +38,7 @@ class Desk:
     def enter(self) -> None:
         """403 where the admin port has no token, 429 for one question too many."""
         if self._service.settings.admin.token is None:
-            raise RequestError(
-                403, "only the owner may ask; set admin.token", reason="owner_unknown"
-            )
+            raise RequestError(403, "only the owner may ask; set admin.token")
         now = self._service.clock()
         while self._asked and self._asked[0] <= now - WITHIN_S:
             self._asked.popleft()

@@ -1,0 +1,179 @@
+"""Tables of the bench of generators, from its records."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from docs.owned import number
+from docs.tables import table
+from redteam.gan_floors import PROVEN
+
+RESULTS = Path(__file__).parent / "results"
+Record = Mapping[str, Any]
+Row = tuple[str, ...]
+THIEVES = {
+    "plain": "plain",
+    "real share": "mixes in 10% real pictures",
+    "leaked discriminator": "picks by the leaked discriminator, of five times as many",
+    "jpeg 70": "JPEG 70 first",
+    "blur 0.7": "blurs first (0.7 pixels)",
+    "median 3": "median of 3x3 first",
+    "autoencoder": "redraws by an autoencoder first",
+    "10 accounts": "ten accounts in turn",
+    "10 accounts, mean": "mean of what ten accounts get for each latent",
+    "another architecture": "trains linear layers, no convolutions",
+}
+
+
+@cache
+def whole() -> Mapping[str, Any]:
+    """What the bench wrote; nothing where it never ran."""
+    path = RESULTS / "gan.json"
+    found: Mapping[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    )
+    return found
+
+
+def records(**wanted: object) -> list[Record]:
+    """Records that say all of this."""
+    return [r for r in whole().get("records", []) if wanted.items() <= r.items()]
+
+
+def clones(**wanted: object) -> list[Record]:
+    """Of clones."""
+    return records(model="clone", **wanted)
+
+
+def budgets() -> str:
+    """The undefended victim, by budget."""
+    head = ("pictures", "seeds", *MEASURES, "FID of what is served to real")
+    plain = clones(defense="none", thief="plain")
+    rows = []
+    for budget in sorted({r["budget"] for r in plain}):
+        found = [r for r in plain if r["budget"] == budget]
+        rows.append(
+            (f"{budget:,}", str(len(found)), *_measures(found), _told(found, "fid_served_real"))
+        )
+    return table(head, rows)
+
+
+MEASURES = ("`fid_clone_victim`", "`fid_clone_real`", "coverage", "density")
+
+
+def defenses() -> str:
+    """The plain thief at the largest budget, by defense, with what the defense costs honest clients."""
+    head = (
+        "defense",
+        "seeds",
+        *MEASURES,
+        "`fid_clone_victim`, times",
+        "`fid_served_real`, one client / many",
+        "PSNR, dB",
+    )
+    plain = clones(thief="plain", budget=_largest())
+    without = [r for r in plain if r["defense"] == "none"]
+    rows = []
+    for name in dict.fromkeys(r["defense"] for r in plain):
+        found = [r for r in plain if r["defense"] == name]
+        ratio = mean(r["fid_clone_victim"] for r in found) / mean(
+            r["fid_clone_victim"] for r in without
+        )
+        psnr = [r["psnr"] for r in found if r["psnr"] is not None]
+        served = f"{_told(found, 'fid_served_real')} / {_told(found, 'fid_served_real_many')}"
+        told = f"{mean(psnr):.1f}" if psnr and mean(psnr) > 20 else ""
+        rows.append(
+            (
+                name.replace("_", " "),
+                str(len(found)),
+                *_measures(found),
+                f"{ratio:.2f}",
+                served,
+                told,
+            )
+        )
+    return table(head, rows)
+
+
+def thieves() -> str:
+    """Thieves who do more than learn."""
+    head = ("defense", "thief", "seeds", *MEASURES, "p-value, worst seed")
+    found = [r for r in clones(budget=_largest()) if r["thief"] != "plain"]
+    rows = []
+    for name, thief in dict.fromkeys((r["defense"], r["thief"]) for r in found):
+        own = [r for r in found if (r["defense"], r["thief"]) == (name, thief)]
+        worst = number(max(_last(r) for r in own)) if name == "watermark" else ""
+        rows.append((name.replace("_", " "), THIEVES[thief], str(len(own)), *_measures(own), worst))
+    return table(head, rows)
+
+
+def proofs() -> str:
+    """P-values of the owner's key by the number of pictures: of the worst seed for clones, of the best for others."""
+    cases: list[tuple[str, list[Record], bool]] = [
+        ("what the API serves, marked", records(model="the API, marked"), True)
+    ]
+    for thief in dict.fromkeys(r["thief"] for r in clones(defense="watermark")):
+        own = clones(defense="watermark", thief=thief)
+        cases.append((f"clone of marked pictures: {THIEVES[thief]}", own, True))
+    others = [r for r in clones() if r["defense"] != "watermark"]
+    cases += [
+        ("clones of unmarked pictures", others, False),
+        ("the unmarked generators", records(model="victim"), False),
+        ("real pictures", records(model="real pictures"), False),
+    ]
+    cases = [case for case in cases if case[1]]
+    counts = list(cases[0][1][0]["p"]) if cases else []
+    head = ("pictures of", "sets", *(f"{int(count):,}" for count in counts), "proven from")
+    rows = []
+    for what, found, guilty in cases:
+        pick = max if guilty else min
+        along = [pick(r["p"][count] for r in found) for count in counts]
+        proven = next((c for c, p in zip(counts, along, strict=True) if p <= PROVEN), None)
+        rows.append(
+            (what, str(len(found)), *map(number, along), f"{int(proven):,}" if proven else "never")
+        )
+    return table(head, rows)
+
+
+def missed() -> str:
+    """What was asked of the bench and not found, and what defenses cost."""
+    found = whole()
+    lines = "".join(f"\n* {line}" for line in found.get("missed", [])) or " nothing."
+    cost = found.get("cost", {})
+    ratios = ", ".join(
+        f"{name.replace('_', ' ')} {r:.2f}" for name, r in cost.get("ratio", {}).items()
+    )
+    told = (
+        f"A batch of {cost['rows']} pictures takes {cost['bare_ms']:.1f} ms; with a defense, times: {ratios}."
+        if cost
+        else ""
+    )
+    return "\n\n".join(part for part in (told, f"Missed:{lines}") if part)
+
+
+def _largest() -> int:
+    return max((r["budget"] for r in clones()), default=0)
+
+
+def _measures(found: Sequence[Record]) -> tuple[str, ...]:
+    return (
+        _told(found, "fid_clone_victim"),
+        _told(found, "fid_clone_real"),
+        f"{mean(r['coverage'] for r in found):.0%}",
+        f"{mean(r['density'] for r in found):.2f}",
+    )
+
+
+def _told(found: Sequence[Record], measure: str) -> str:
+    """Mean and standard deviation over seeds."""
+    values = [r[measure] for r in found]
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def _last(record: Record) -> float:
+    p: float = list(record["p"].values())[-1]
+    return p
