@@ -1,6 +1,7 @@
 """Detectors score the queries of each client; ``BUILTIN`` lists those that come with Mantlet."""
 
 from detectors.coverage import Coverage
+from detectors.crops import Crops
 from detectors.distances import Distances
 from detectors.foreign import Foreign
 from detectors.latents import Latents
@@ -15,6 +16,7 @@ from mantlet.registry import discover
 GROUP = "mantlet.detectors"
 BUILTIN: tuple[type[Detector], ...] = (
     Coverage,
+    Crops,
     Distances,
     Foreign,
     Latents,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 import detectors
 from mantlet.plugin import Calibration, Detector, EvidenceDetector, Setup, ThresholdDetector
-from mantlet.types import Query, State
+from mantlet.types import Query, State, Task
 from serving import calibration
 from serving.folding import Fold
 from serving.stores.base import pack, unpack
@@ -235,8 +235,11 @@ def test_the_state_is_bounded(plugin: type[Detector], data: st.DataObject) -> No
     assert sizes[-1] == sizes[-2]
 
 
-def test_all_built_in_detectors_together_remember_64_kilobytes_of_a_client_at_most() -> None:
-    own = [plugin() for plugin in detectors.BUILTIN]
+@pytest.mark.parametrize("task", Task)
+def test_all_detectors_of_a_task_together_remember_64_kilobytes_of_a_client_at_most(
+    task: Task,
+) -> None:
+    own = [plugin() for plugin in detectors.BUILTIN if task in plugin.tasks]
     known = calibration.learn(VICTIM, own, rows(600, seed=9).numpy())
     for detector in own:
         detector.load(Setup(SETUP.device, SETUP.secret, known.get(detector.name)))
