@@ -19,14 +19,15 @@ class ExplanationTopK(Defense):
     A cell of ``cell`` x ``cell`` values matters as much as their mean magnitude, over all channels; of cells
     that matter as much the first counts, and one without magnitude never does.
 
-    Cost: a pooling and a sort. What undoes it: as of `explanation_display`, with less to go by: the mask says
-    along which fifth of the values a thief's probes should point.
+    Cost: a pooling and a sort. What undoes it: as of `explanation_display`: the mask says where a thief's probes
+    should point. The fewer cells are marked the better they do, so a small share tells more, not less; with
+    the defaults it is no more than the display tells.
     """
 
     type: Literal["explanation_top_k"] = "explanation_top_k"
-    share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    share: Annotated[float, Field(gt=0, le=1)] = 0.35
     """Cells that are marked, of all."""
-    cell: Annotated[int, Field(ge=1, le=256)] = 4
+    cell: Annotated[int, Field(ge=1, le=256)] = 7
     """Side of a cell, in values."""
     keeps_top1 = True
     kinds = frozenset({Kind.ATTRIBUTIONS})

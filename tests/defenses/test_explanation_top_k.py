@@ -8,7 +8,7 @@ from tests.helpers import query
 
 
 def masked(maps: torch.Tensor, **settings: float) -> torch.Tensor:
-    defense = ExplanationTopK.model_validate(settings)
+    defense = ExplanationTopK.model_validate({"cell": 4} | settings)
     return defense(Prediction(maps, Kind.ATTRIBUTIONS), query(maps), {}).values
 
 
