@@ -49,20 +49,27 @@ class Mark:
         self._psnr = psnr
         self._masking = masking
         self._model = tiles(self.key.model[None])
-        self._payload = lru_cache(maxsize=CACHED)(self.key.payload)
+        self._own = lru_cache(maxsize=CACHED)(self._made)
 
     def embed(self, images: Tensor, clients: Sequence[str]) -> Tensor:
         """Mark (B, C, H, W) pictures in [0, 1], row i for ``clients[i]``; grey or RGB, of any size.
 
         Colours get the same change in all channels. Nothing of a row depends on other rows.
         """
-        return self._marked(images, torch.stack([self._payload(client) for client in clients]))
+        own, drawn = zip(*map(self._own, clients), strict=True)
+        return self._marked(images, torch.stack(own), torch.stack(drawn))
 
     def embed_bits(self, images: Tensor, bits: Tensor) -> Tensor:
         """Mark pictures with (B, BITS) signs of one's own in place of those that name clients."""
-        return self._marked(images, self.key.carried(bits))
+        own = self.key.carried(bits)
+        return self._marked(images, own, tiles(own))
 
-    def _marked(self, images: Tensor, own: Tensor) -> Tensor:
+    def _made(self, client: str) -> tuple[Tensor, Tensor]:
+        """(COUNT,) signs of a client's mark, and the (TILE, TILE) pattern that they are."""
+        own = self.key.payload(client)
+        return own, tiles(own[None])[0]
+
+    def _marked(self, images: Tensor, own: Tensor, drawn: Tensor) -> Tensor:
         small = max(images.shape[-2:]) <= SMALL
         asked = self._psnr or (PSNR_SMALL if small else PSNR)
         share = self._share if self._share is not None else SHARE_SMALL if small else SHARE
@@ -72,16 +79,19 @@ class Mark:
         power = 10 ** (-asked / 10) - ROUNDING
 
         def marked(client: Tensor) -> Tensor:
-            pattern = (1 - share) ** 0.5 * self._model + share**0.5 * tiles(client)
+            pattern = (1 - share) ** 0.5 * self._model + share**0.5 * client
             return _added(images, _tiled(pattern, images) * seen, power)
 
-        first = marked(own)
-        return first if small or not share else marked(own * _emphasis(first, own))
+        first = marked(drawn)
+        return first if small or not share else marked(tiles(own * _emphasis(first, own)))
 
 
 def _tiled(pattern: Tensor, images: Tensor) -> Tensor:
     """(B, TILE, TILE) patterns over (B, C, H, W) pictures: (B, 1, H, W)."""
-    down, across = (torch.arange(side) % TILE for side in images.shape[-2:])
+    height, width = images.shape[-2:]
+    if max(height, width) <= TILE:
+        return pattern[:, None, :height, :width].to(images)
+    down, across = (torch.arange(side) % TILE for side in (height, width))
     return pattern[:, down[:, None], across].unsqueeze(1).to(images)
 
 
@@ -91,9 +101,10 @@ def _emphasis(marked: Tensor, own: Tensor) -> Tensor:
     A bit that the picture speaks against gets some of the energy of those that it speaks for: improved
     spread spectrum (Malvar and Florencio, 2003). Asked is what the picture says resized: what is lost first.
     """
-    half = functional.interpolate(marked, scale_factor=0.5, mode="bilinear", antialias=True)
-    back = functional.interpolate(half, size=marked.shape[-2:], mode="bilinear")
-    agreed = (read_each(marked) + 2 * read_each(back)) * own
+    grey = luma(marked)
+    half = functional.interpolate(grey, scale_factor=0.5, mode="bilinear", antialias=True)
+    back = functional.interpolate(half, size=grey.shape[-2:], mode="bilinear")
+    agreed = (read_each(grey) + 2 * read_each(back)) * own
     bits = torch.zeros(len(own), BITS).index_add(1, BIT_OF, agreed)
     needed = (2 - bits / bits.mean(dim=1, keepdim=True).clamp(min=1e-6)).clamp(*EMPHASIS)
     needed = needed[:, BIT_OF]

@@ -68,7 +68,7 @@ def test_the_clients_whose_signs_are_kept_are_bounded() -> None:
     for client in range(1100):
         mark.embed(one, [f"client {client}"])
 
-    assert mark._payload.cache_info().currsize <= 1024
+    assert mark._own.cache_info().currsize <= 1024
 
 
 def test_masking_moves_the_mark_off_flat_grey() -> None:
