@@ -48,7 +48,7 @@ def codes(picture: Tensor, secret: bytes = SETUP.secret) -> set[int]:
     detector.load(Setup(SETUP.device, secret, {"shared": np.array(4.0)}))
     halves = detector.score(query(picture[None]), Prediction(picture[None], Kind.IMAGES))[0]
     high, low = halves.long().chunk(2)
-    return set(((high << 16) + low).tolist())
+    return set(((high << 24) + low).tolist())
 
 
 def test_windows_of_one_scene_are_found_within_twenty() -> None:
@@ -101,7 +101,7 @@ def test_small_and_plain_pictures_have_no_codes_and_are_never_flagged(
 ) -> None:
     slope = torch.linspace(0, 1, shape[2]).expand(shape).contiguous()
 
-    assert codes(slope) == {2**32 - 1}
+    assert codes(slope) == {2**48 - 1}
     assert alarm(slope + 0.001 * torch.arange(50).view(-1, 1, 1, 1) / 50) is None
 
 
