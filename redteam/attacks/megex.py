@@ -49,6 +49,7 @@ class Megex(Dfme):
 
     type: Literal["megex"] = "megex"  # type: ignore[assignment]  # another attack, by its own name
     classes: Literal["any", "top"] = "any"
+    rest: Literal["dropped", "probed"] = "dropped"
     explains: Literal["logit", "log_probability", "probability"] = "log_probability"
     reading: Literal["auto", "gradient", "magnitude", "prior"] = "auto"
     jitters: PositiveInt = 1
@@ -135,19 +136,39 @@ class Guide:
     def _top(
         self, clone: nn.Module, ledger: Ledger, raw: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """By the explanation of the top class; what the others add is dropped, or found by probes."""
+        """By the explanation of the top class."""
         pictures = activated(raw).contiguous()
         answers, maps = self._mean(ledger, pictures, generator)
         top = answers.argmax(dim=1, keepdim=True)  # (B, 1)
+        here = self._attack.disagreement(scores_of(clone, pictures), answers)
         if self._reads_magnitudes(maps):
-            here = self._attack.disagreement(scores_of(clone, pictures), answers)
             drawn = torch.randn(self._attack.directions, *raw.shape, generator=generator)
             directions = units(drawn * maps.abs() * _steepness(raw))
             return self._attack.probed(clone, ledger, raw, directions, here)
         own = _gradient(pictures, lambda x: _centred(clone(x)).gather(1, top).sum())
         maps = self._undone(clone, pictures, answers, maps, own)
         signs = self._signs(clone, pictures, answers).gather(1, top)[:, 0]
-        return _over(signs, raw) * (maps - own) * _steepness(raw) / answers.numel()
+        slopes = _over(signs, raw) * (maps - own) * _steepness(raw) / answers.numel()
+        if self._attack.rest == "dropped":
+            return slopes
+        return self._corrected(clone, ledger, raw, slopes, here, generator)
+
+    def _corrected(
+        self,
+        clone: nn.Module,
+        ledger: Ledger,
+        raw: Tensor,
+        slopes: Tensor,
+        here: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Slopes that agree with what is found along random directions, and elsewhere are what they were."""
+        drawn = torch.randn(self._attack.directions, *raw.shape, generator=generator)
+        for direction in units(drawn):
+            rise = self._attack.rise(clone, ledger, raw, direction, here) / len(raw)
+            missing = rise - (slopes * direction).flatten(1).sum(dim=1)  # (B,)
+            slopes = slopes + _over(missing, raw) * direction
+        return slopes
 
     def _undone(
         self, clone: nn.Module, pictures: Tensor, answers: Tensor, maps: Tensor, own: Tensor

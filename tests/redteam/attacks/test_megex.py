@@ -61,6 +61,13 @@ def test_those_of_the_top_class_are_a_good_part_of_it(explains: str) -> None:
     assert cosine(small(explains=explains, classes="top"), Shower(explains)) > 0.3
 
 
+def test_what_the_other_classes_add_is_found_by_probes() -> None:
+    top = small(classes="top")
+    probed = small(classes="top", rest="probed", directions=40)
+
+    assert cosine(probed, Shower()) > cosine(top, Shower()) + 0.01
+
+
 def test_magnitudes_weigh_the_probes_and_are_no_gradient() -> None:
     shown = Shower(view=pooled)
 
@@ -108,6 +115,7 @@ def _alike(one: Tensor, other: Tensor) -> float:
         ({"classes": "any"}, 8 * (1 + 10 + 2)),
         ({"classes": "top", "reading": "magnitude"}, 8 * (1 + 1 + 2)),
         ({"classes": "top", "jitters": 3}, 8 * (3 + 2)),
+        ({"classes": "top", "rest": "probed", "directions": 2}, 8 * (1 + 2 + 2)),
         ({"classes": "top", "matching": 1.0}, 8 * (1 + 2)),
         ({"classes": "top", "recheck": 1}, 8 * (1 + 3 + 2)),
     ],
