@@ -226,27 +226,41 @@ def faithful(bench: Bench, name: str) -> list[Record]:
 
 
 def nulls(bench: Bench, name: str) -> list[Record]:
-    """P-values of single pictures under keys that never marked them: all ways to look, a million draws."""
+    """P-values of single pictures and of sets under keys that never marked them: all ways to look."""
     pictures = drawn(bench, name, SET * bench.size.sets)
     other = Mark(b"the owner's key", name).embed(pictures, [CLIENTS[0]] * len(pictures))
+    sets = [read([part]).whitened.mean(dim=0) for part in torch.split(pictures, SET)]
+    cases = {
+        "one, unmarked": (_alone(pictures), 0.5),
+        "one, marked with another key": (_alone(levels(other)), 0.5),
+        "64, unmarked": (torch.stack(sets), 0.25),
+    }
+    return [
+        {"what": what} | _null(waves, share, bench.size.keys // 2)
+        for what, (waves, share) in cases.items()
+    ]
+
+
+def _alone(images: Tensor) -> Tensor:
+    """(n, 2, K) waves of pictures, each read by itself."""
+    return torch.cat([read([image[None]]).whitened for image in images])
+
+
+def _null(waves: Tensor, share: float, keys: int) -> Record:
     generator = torch.Generator().manual_seed(0)
     places = torch.ones(1, TILE, TILE, dtype=torch.bool)
-    found = []
-    for what, images in (("unmarked", pictures), ("marked with another key", levels(other))):
-        rows = torch.cat([read([image[None]]).whitened for image in images])
-        least, small = 1.0, dict.fromkeys((0.1, 0.01, 1e-3, 1e-4, 1e-6), 0)
-        for start in range(0, bench.size.keys // 2, 2_000):
-            count = min(2_000, bench.size.keys // 2 - start)
-            coins = torch.randint(0, 2, (2, count, COUNT), generator=generator)
-            model, client = coins.float() * 2 - 1
-            of = torch.randint(len(rows), (count,), generator=generator)
-            ways = looks(rows[of], model, client, places, 0.5)
-            p = torch.stack([way.log_p for way in ways]).amin(dim=0).exp()
-            least = min(least, float(p.min()))
-            small = {level: n + int((p <= level).sum()) for level, n in small.items()}
-        shares = {f"at_most_{level:g}": n for level, n in small.items()}
-        found.append({"what": what, "draws": bench.size.keys // 2, "p_least": least} | shares)
-    return found
+    least, small = 1.0, dict.fromkeys((0.1, 0.01, 1e-3, 1e-4, 1e-6), 0)
+    for start in range(0, keys, 2_000):
+        count = min(2_000, keys - start)
+        coins = torch.randint(0, 2, (2, count, COUNT), generator=generator)
+        model, client = coins.float() * 2 - 1
+        of = torch.randint(len(waves), (count,), generator=generator)
+        ways = looks(waves[of], model, client, places, share)
+        p = torch.stack([way.log_p for way in ways]).amin(dim=0).exp()
+        least = min(least, float(p.min()))
+        small = {level: n + int((p <= level).sum()) for level, n in small.items()}
+    counts = {f"at_most_{level:g}": n for level, n in small.items()}
+    return {"draws": keys, "p_least": least} | counts
 
 
 def natural(bench: Bench) -> Tensor:

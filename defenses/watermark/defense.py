@@ -18,7 +18,7 @@ class Watermark(Defense):
     of 3 to 16 pixels with keyed signs; v is visibility, and a brings the picture to ``psnr``. The model's part
     is found again in pictures (`mantlet watermark detect`) and in what a copy that learned from them draws; the
     client's 32 bits tell which account leaked a picture (`mantlet watermark trace`). Spread spectrum: Cox,
-    Kilian, Leighton and Shamoon, 1997. Cost: 0.1 ms for 28x28, a few ms for 256x256. What undoes it: an estimate
+    Kilian, Leighton and Shamoon, 1997. Cost: 0.02 ms for 28x28, a few ms for 256x256. What undoes it: an estimate
     of the pattern from thousands of pictures, subtracted; small turns; drawing the pictures anew with
     another generator; for the client's part alone, pictures of many accounts, averaged.
     """

@@ -1,14 +1,7 @@
 """What an eye and a detector see of a picture: brightness, where a mark hides, and what is left of edges."""
 
-from functools import lru_cache
-
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-WINDOW = 3
-DENSE = 256
-"""Sides up to which means are taken by a product of matrices."""
 BUSY = 0.06
 """Standard deviation of brightness within a window that hides a mark well."""
 EDGE = 0.02
@@ -53,16 +46,16 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _box(values: Tensor) -> Tensor:
-    """Means over windows; those at the border hold fewer pixels."""
-    height, width = values.shape[-2:]
-    if max(height, width) > DENSE:
-        return functional.avg_pool2d(values, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-    return _band(height).to(values) @ values @ _band(width).to(values).T
+    """Means over windows of 3x3; those at the border hold fewer pixels."""
+    return _means(_means(values, -1), -2)
 
 
-@lru_cache(maxsize=32)
-def _band(side: int) -> Tensor:
-    """(side, side) what each place takes of the others: products with it are faster than pooling, while small."""
-    places = torch.arange(side)
-    near = ((places[:, None] - places).abs() <= WINDOW // 2).float()
-    return near / near.sum(dim=1, keepdim=True)
+def _means(values: Tensor, dim: int) -> Tensor:
+    """Means with the neighbours along one axis: sums of slices, many times as fast as pooling."""
+    count = values.shape[dim] - 1
+    sums = values.clone()
+    sums.narrow(dim, 1, count).add_(values.narrow(dim, 0, count))
+    sums.narrow(dim, 0, count).add_(values.narrow(dim, 1, count))
+    shares = values.new_full((count + 1,), 1 / 3)
+    shares[0] = shares[-1] = 1 / min(2, count + 1)
+    return sums * (shares if dim == -1 else shares[:, None])

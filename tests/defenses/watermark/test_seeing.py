@@ -1,8 +1,9 @@
 """What an eye sees of a mark, and what is left of a picture where one is looked for."""
 
 import torch
+from torch.nn import functional
 
-from defenses.watermark.seeing import luma, residual, visibility
+from defenses.watermark.seeing import _box, luma, residual, visibility
 
 
 def test_green_is_brightest_and_grey_is_itself() -> None:
@@ -33,3 +34,11 @@ def test_of_an_edge_little_is_left_and_of_a_faint_pattern_most() -> None:
 
 def test_pictures_of_one_pixel_are_read() -> None:
     assert residual(torch.rand(2, 1, 1, 1)).shape == (2, 1, 1, 1)
+
+
+def test_means_over_windows_are_those_of_pooling_also_at_the_border() -> None:
+    for height, width in [(1, 1), (1, 7), (2, 2), (28, 30)]:
+        values = torch.rand(3, 1, height, width)
+        pooled = functional.avg_pool2d(values, 3, 1, 1, count_include_pad=False)
+
+        assert torch.allclose(_box(values), pooled, atol=1e-6)
