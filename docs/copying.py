@@ -143,14 +143,16 @@ def missed() -> str:
     found = whole()
     lines = "".join(f"\n* {line}" for line in found.get("missed", [])) or " nothing."
     cost = found.get("cost", {})
-    ratios = ", ".join(
-        f"{name.replace('_', ' ')} {r:.2f}" for name, r in cost.get("ratio", {}).items()
-    )
-    told = (
-        f"A batch of {cost['rows']} pictures takes {cost['bare_ms']:.1f} ms; with a defense, times: {ratios}."
-        if cost
-        else ""
-    )
+    told = ""
+    if cost:
+        ratios, whole_ = (
+            ", ".join(f"{name.replace('_', ' ')} {r:.2f}" for name, r in cost[of].items())
+            for of in ("ratio", "ratio_answered")
+        )
+        told = (
+            f"A batch of {cost['rows']} pictures takes {cost['bare_ms']:.1f} ms of processor; with a defense, times:"
+            f" {ratios}. With the answer in JSON, {cost['json_ms']:.1f} ms more, times: {whole_}."
+        )
     return "\n\n".join(part for part in (told, f"Missed:{lines}") if part)
 
 

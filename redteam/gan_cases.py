@@ -97,7 +97,7 @@ THIEVES: Mapping[str, Thief] = {
 }
 UNDEFENDED, MARKED = "none", "watermark"
 INPUTS = ("linear_interpolation", "semantic_interpolation", "latent_budget")
-FEW = tuple(f"{name} 100" for name in INPUTS)
+FEW = ("linear_interpolation 100", "semantic_interpolation 50", "latent_budget 100")
 FAINT = ("gaussian_noise", "blur", "jpeg")
 
 
@@ -148,31 +148,43 @@ class Case:
 
 
 def cases(families: Sequence[str], seeds: Sequence[int], size: Size) -> Iterator[Case]:
-    """Everything of a family's first seed, then what is measured on all seeds; the most telling first."""
+    """What is most telling on all seeds, then the rest on all, then what one seed has to do for."""
     for family in families:
-        for seed in seeds:
-            for name, thief, budget in _each(size):
-                yield Case(family, seed, name, thief, budget)
+        for part in (_first(size), _then(size)):
+            for seed in seeds:
+                for name, thief, budget in part:
+                    yield Case(family, seed, name, thief, budget)
         for name, thief in _once():
             yield Case(family, seeds[0], name, thief, size.largest)
 
 
-def _each(size: Size) -> Iterator[tuple[str, str, int]]:
-    for budget in sorted(size.budgets, reverse=True):
-        yield UNDEFENDED, "plain", budget
-    for name in (MARKED, *FEW, *FAINT, "adversarial_noise", INPUTS[0]):
-        yield name, "plain", size.largest
-    for thief in ("jpeg 70", "blur 0.7"):
-        yield MARKED, thief, size.largest
-    yield UNDEFENDED, "leaked discriminator", size.largest
+Met = tuple[str, str, int]
+"""A defense, a thief and a budget."""
+
+
+def _first(size: Size) -> list[Met]:
+    largest = size.largest
+    return [
+        (UNDEFENDED, "plain", largest),
+        *((name, "plain", largest) for name in (MARKED, *FEW[:2])),
+        *((MARKED, thief, largest) for thief in ("jpeg 70", "blur 0.7")),
+        *((UNDEFENDED, "plain", budget) for budget in size.budgets if budget < largest),
+        (UNDEFENDED, "leaked discriminator", largest),
+    ]
+
+
+def _then(size: Size) -> list[Met]:
+    return [
+        (name, "plain", size.largest) for name in (INPUTS[0], *FAINT, "adversarial_noise", FEW[2])
+    ]
 
 
 def _once() -> Iterator[tuple[str, str]]:
+    yield MARKED, "autoencoder"
+    yield MARKED, "10 accounts, mean"
     yield FEW[0], "10 accounts"
+    yield MARKED, "another architecture"
+    yield MARKED, "median 3"
+    yield UNDEFENDED, "real share"
     for name in INPUTS[1:]:
         yield name, "plain"
-    yield MARKED, "10 accounts, mean"
-    yield MARKED, "autoencoder"
-    yield MARKED, "median 3"
-    yield MARKED, "another architecture"
-    yield UNDEFENDED, "real share"

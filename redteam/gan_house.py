@@ -40,6 +40,8 @@ class House:
     bench: Bench
     family: str
     seed: int
+    utilities: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    """What each defense was found to cost clients."""
     _served: dict[str, Pipeline] = field(default_factory=dict)
 
     @property

@@ -93,10 +93,19 @@ def test_proofs_take_the_worst_of_the_guilty_and_the_best_of_the_innocent(
 
 
 def test_what_was_missed_is_listed(measured: dict[str, Any]) -> None:
-    measured["cost"] = {"rows": 32, "bare_ms": 1.5, "ratio": {"gaussian_noise": 1.5}}
+    measured["cost"] = {
+        "rows": 32,
+        "bare_ms": 1.5,
+        "json_ms": 0.5,
+        "ratio": {"gaussian_noise": 1.5},
+        "ratio_answered": {"gaussian_noise": 1.38},
+    }
 
     assert copying.missed().endswith("Missed: nothing.")
-    assert "takes 1.5 ms; with a defense, times: gaussian noise 1.50." in copying.missed()
+    assert (
+        "with a defense, times: gaussian noise 1.50. With the answer in JSON, 0.5 ms more,"
+        in copying.missed()
+    )
     measured["missed"] = ["one", "two"]
     assert copying.missed().endswith("Missed:\n* one\n* two")
 
