@@ -126,7 +126,7 @@ def test_labels_come_with_explanations_too(tmp_path: Path) -> None:
         ({"classes": [0, 1, None]}, 400, "'classes' must be a list"),
         ({"class": 1, "classes": [0, 1, 2]}, 400, "send one of them"),
         ({"method": "lime"}, 400, "method 'lime' is not known here"),
-        ({"method": "gradiant"}, 400, "did you mean 'gradient'"),
+        ({"method": "gradient_"}, 400, "did you mean 'gradient'"),
         ({"method": 7}, 400, "'method' is 7"),
         ({"method": "x" * 5000}, 400, "is not known here"),
     ],
