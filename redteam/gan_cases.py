@@ -97,7 +97,7 @@ THIEVES: Mapping[str, Thief] = {
 }
 UNDEFENDED, MARKED = "none", "watermark"
 INPUTS = ("linear_interpolation", "semantic_interpolation", "latent_budget")
-FEW = ("linear_interpolation 100", "semantic_interpolation 50", "latent_budget 100")
+FEW = ("linear_interpolation 100", "semantic_interpolation 30", "latent_budget 100")
 FAINT = ("gaussian_noise", "blur", "jpeg")
 
 
