@@ -57,14 +57,21 @@ def uniform(seeds: np.ndarray, count: int) -> np.ndarray:
     Counter-based, so all rows are drawn at once and no row depends on another. Source: Steele, Lea
     and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
+    draws: np.ndarray = (
+        (_words(seeds, count) >> np.uint64(11)).astype(np.float64) + 0.5
+    ) * 2.0**-53
+    return draws
+
+
+def _words(seeds: np.ndarray, count: int) -> np.ndarray:
+    """(B, count) uint64: the first numbers of each seed's sequence."""
     with np.errstate(over="ignore"):  # 64-bit arithmetic is meant to wrap
         counter = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         z = seeds[:, None] + counter[None, :]
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    draws: np.ndarray = ((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    return draws
+        words: np.ndarray = z ^ (z >> np.uint64(31))
+    return words
 
 
 def normal(key: bytes, name: str, inputs: Tensor, count: int) -> Tensor:
@@ -94,10 +101,14 @@ def normals(seeds: np.ndarray, count: int) -> np.ndarray:
 def fields(seeds: np.ndarray, shape: Sequence[int]) -> Tensor:
     """(B,) seeds to (B, *shape) float32 standard normal noise, for rows of many numbers.
 
-    One generator a row (SFC64, as in PractRand): four times as fast as `normals` on a picture, and no memory
-    beside the noise.
+    Each row is the sequence of a generator (SFC64, of PractRand) whose state the seed fills: five times as fast as
+    `normals`, and no memory beside the noise.
     """
     drawn = np.empty((len(seeds), *shape), np.float32)
-    for seed, row in zip(seeds.tolist(), drawn, strict=True):
-        np.random.Generator(np.random.SFC64(seed)).standard_normal(out=row, dtype=np.float32)
+    bits = np.random.SFC64(0)
+    generator, state = np.random.Generator(bits), bits.state
+    for words, row in zip(_words(seeds, 4), drawn, strict=True):
+        state["state"]["state"][:] = words
+        bits.state = state
+        generator.standard_normal(out=row, dtype=np.float32)
     return torch.from_numpy(drawn)
