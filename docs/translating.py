@@ -116,7 +116,8 @@ def marks() -> list[Row]:
         f"copies of `{name}`, {domain}": [
             line for line in told["defenses"] if (line["defense"], line["domain"]) == (name, domain)
         ]
-        for name in ("high_band_dither", "high_band_dither, diluted", "watermark")
+        for name, shield in SHIELDS.items()
+        if shield.marked
         for domain in DOMAINS
     }
     served = {
@@ -125,9 +126,8 @@ def marks() -> list[Row]:
         if line["defense"] in ("high_band_dither", "watermark")
     }
     alone = {"networks trained on the truth": told["independent"]}
-    copies = {"copies of the undefended victim": told["attacks"]}
     rows: list[Row] = [("pictures of", "suspects", "p of the dither", "p of the watermark")]
-    for name, lines in (served | marked | alone | copies).items():
+    for name, lines in (served | marked | alone).items():
         if lines:
             spans = (_span([line[mark] for line in lines]) for mark in ("p_dither", "p_watermark"))
             rows.append((name, str(len(lines)), *spans))

@@ -12,7 +12,7 @@ from redteam.i2i import DOMAINS, SHIELDS, VARIANTS
 def attacked(domain: str, variant: str, seed: int, score: float) -> dict[str, Any]:
     told = {"domain": domain, "budget": 8000, "variant": variant, "seed": seed}
     numbers = {"clone_victim": score, "clone_truth": 20.0, "high_band": 0.05, "rise_1": 0.01}
-    return {**told, **numbers, "p_dither": 0.4, "p_watermark": 1.0}
+    return {**told, **numbers}
 
 
 def defended(name: str, domain: str, seed: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_what_is_added_is_compared_seed_by_seed(told: Mapping[str, Any]) -> None
 
 
 def test_a_defense_is_told_by_what_clients_and_copies_lose(told: Mapping[str, Any]) -> None:
-    row = translating.shields()[1]
+    row = translating.shields()[2]
 
     assert row == ("`high_band_dither`", "-0.10", "38.2", "0.991", "-3.00", "-2.00", "-0.50")
 
