@@ -1,10 +1,10 @@
 """The commands ``mantlet ownership``: is a suspect model a copy that learned from marked answers or pictures?"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -14,11 +14,32 @@ from mantlet.errors import ConfigError
 
 if TYPE_CHECKING:
     from serving import generator_ownership
-    from serving.ownership import Report
+    from serving.ownership import Openers, Report
+    from serving.settings import Settings
 
 Told = TypeVar("Told", "Report", "generator_ownership.Report")
 app = typer.Typer(help="Find out whether a model is a copy.", no_args_is_help=True)
 out = Console(soft_wrap=True, highlight=False)
+
+Suspect = Annotated[
+    str,
+    typer.Option(
+        help="A .safetensors or .onnx file, or http://HOST/v1/models/NAME (or v2); of a generator also a"
+        " folder of its pictures, a .npz or a .npy."
+    ),
+]
+Queries = Annotated[
+    Path | None,
+    typer.Option(
+        help="What the thief of a classifier may have asked: .npz with x or x_SPLIT, or .npy."
+    ),
+]
+Pictures = Annotated[
+    int, typer.Option(min=1, max=100_000, help="Pictures of a generator that are looked at.")
+]
+Range = Annotated[
+    str, typer.Option("--range", help="Black and white in a generator's numbers, such as -1:1.")
+]
 
 
 @app.callback()
@@ -31,25 +52,10 @@ def verify(
     config: Annotated[
         Path, typer.Argument(help="The config with which the queries were answered.")
     ],
-    suspect: Annotated[
-        str,
-        typer.Option(
-            help="A .safetensors or .onnx file, or http://HOST/v1/models/NAME (or v2); of a generator also a"
-            " folder of its pictures, a .npz or a .npy."
-        ),
-    ],
-    queries: Annotated[
-        Path | None,
-        typer.Option(
-            help="What the thief of a classifier may have asked: .npz with x or x_SPLIT, or .npy."
-        ),
-    ] = None,
-    pictures: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Pictures of a generator that are looked at.")
-    ] = 2_000,
-    black_white: Annotated[
-        str, typer.Option("--range", help="Black and white in a generator's numbers, such as -1:1.")
-    ] = "",
+    suspect: Suspect,
+    queries: Queries = None,
+    pictures: Pictures = 2_000,
+    black_white: Range = "",
     split: Annotated[str, typer.Option(help="Which split of the .npz.")] = "train",
     rows: Annotated[str, typer.Option(help="Which rows of it, START:STOP.")] = ":",
     independent: Annotated[
@@ -75,34 +81,56 @@ def verify(
     Of a classifier it is the mark of defense dawn in what SUSPECT says to the queries; of a generator that of
     defense watermark in the pictures that SUSPECT makes.
     """
-    from mantlet.data import load_images, parse_rows
-    from serving import generator_ownership, logs, ownership, settings, suspects
+    from serving import generator_ownership, logs, settings
+    from serving.ownership import Openers
 
     loaded = settings.load(config, set_)
     logs.configure("warning")
-    about = {name: yaml.safe_load(value) for name, value in _pairs("setting", setting)}
-    headers = dict(_pairs("header", header))
+    openers = Openers(
+        architecture,
+        {name: yaml.safe_load(value) for name, value in _pairs("setting", setting)},
+        dict(_pairs("header", header)),
+    )
+    names = {"suspect": suspect, "independent": independent, "model": model}
     if generator_ownership.marks(loaded, model):
-        opening = suspects.Opening(architecture, about, headers, _range(black_white))
-        found = generator_ownership.verify(
-            loaded, suspect, independent=independent, model=model, count=pictures, opening=opening
-        )
+        found = _of_generator(loaded, names, openers, pictures, _range(black_white))
         _tell(found, json_, _show_generators)
-        return
+    else:
+        report = _of_classifier(loaded, names, openers, queries, (split, rows))
+        _tell(report, json_, _show)
+
+
+def _of_generator(
+    loaded: "Settings",
+    names: Mapping[str, Any],
+    openers: "Openers",
+    count: int,
+    output_range: tuple[float, float] | None,
+) -> "generator_ownership.Report":
+    from serving import generator_ownership
+    from serving.suspects import Opening
+
+    opening = Opening(openers.architecture, openers.settings, openers.headers, output_range)
+    return generator_ownership.verify(loaded, count=count, opening=opening, **names)
+
+
+def _of_classifier(
+    loaded: "Settings",
+    names: Mapping[str, Any],
+    openers: "Openers",
+    queries: Path | None,
+    part: tuple[str, str],
+) -> "Report":
+    from mantlet.data import load_images, parse_rows
+    from serving import ownership
+
     if queries is None:
         raise ConfigError(
             "--queries is missing: give what the thief may have asked (or, of a generator, a config whose model has"
             " defense 'watermark')"
         )
-    report = ownership.verify(
-        loaded,
-        load_images(queries, split, parse_rows(rows)).x,
-        suspect,
-        independent=independent,
-        model=model,
-        openers=ownership.Openers(architecture, about, headers),
-    )
-    _tell(report, json_, _show)
+    asked = load_images(queries, part[0], parse_rows(part[1])).x
+    return ownership.verify(loaded, asked, openers=openers, **names)
 
 
 def _tell(report: Told, as_json: bool, show: Callable[[Told], None]) -> None:
