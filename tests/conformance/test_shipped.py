@@ -114,10 +114,28 @@ def test_a_thief_of_noise_gets_labels_only_within_fifty_rows(pipeline: Pipeline)
     assert (released[50:].amax(dim=1) == 1.0).all()
 
 
-def test_the_calibration_of_the_generator_was_made_for_its_weights(root: Path) -> None:
-    _, made_for = calibration.read(root / MODELS / "mnist-dcgan.calibration.safetensors")
+@pytest.mark.parametrize("name", ["mnist-dcgan", "superres-x2"])
+def test_calibrations_of_models_that_make_pictures_were_made_for_their_weights(
+    root: Path, name: str
+) -> None:
+    _, made_for = calibration.read(root / MODELS / f"{name}.calibration.safetensors")
 
-    assert made_for == weights.fingerprint(root / MODELS / "mnist-dcgan.safetensors")
+    assert made_for == weights.fingerprint(root / MODELS / f"{name}.safetensors")
+
+
+def test_windows_of_one_scene_are_refused_by_the_enlarger_and_scenes_are_not(
+    root: Path, tmp_path: Path
+) -> None:
+    """48 x 48 windows of one noisy scene of 64 x 64, and as many scenes."""
+    loaded = settings.load(root / "configs/gateway/superres.yaml", [f"data_dir={tmp_path}"])
+    enlarger = build.load_pipeline("superres", loaded.models["superres"], loaded)
+    scene, places = rows(1, shape=(3, 64, 64))[0], range(0, 16, 2)
+    windows = torch.stack([scene[:, y : y + 48, x : x + 48] for y in places for x in places])
+    thief = enlarger.run(query(windows), {})
+    honest = enlarger.run(query(rows(64, shape=(3, 48, 48))), {})
+
+    assert "alarmed" in level_names(enlarger, thief)[:20]
+    assert set(level_names(enlarger, honest)) == {"normal"}
 
 
 def test_who_samples_from_the_generator_keeps_full_service(generator: Pipeline) -> None:
