@@ -23,7 +23,17 @@ from pydantic_core import PydanticUndefined
 
 import defenses
 import detectors
-from docs import copying, detection, marked, measured, owned, protection, stealing
+from docs import (
+    copying,
+    detection,
+    explained,
+    marked,
+    measured,
+    owned,
+    protection,
+    stealing,
+    translating,
+)
 from docs.tables import table
 from mantlet import architectures
 from mantlet.plugin import Defense, Detector, InputDefense, Plugin
@@ -423,6 +433,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "watermark_fidelity": lambda: measured.table_of(marked.faithful()),
     "watermark_photographs": lambda: measured.table_of(marked.photographs()),
     "watermark_speed": lambda: measured.table_of(marked.speed()),
+    "explanations_thefts": explained.thefts,
+    "explanations_cosines": explained.cosines,
+    "explanations_floors": explained.floors,
     "attacks": stealing.listed,
     "art": stealing.art,
     "protection": protection.protection,
@@ -430,6 +443,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "protection_attackers": protection.attackers,
     "protection_limits": protection.limits,
     "protection_controls": protection.controls,
+    "translation_attacks": lambda: measured.table_of(translating.attacks()),
+    "translation_gains": lambda: measured.table_of(translating.gains()),
+    "translation_shields": lambda: measured.table_of(translating.shields()),
+    "translation_marks": lambda: measured.table_of(translating.marks()),
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

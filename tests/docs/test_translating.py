@@ -68,3 +68,29 @@ def test_marks_are_shown_with_their_largest_p_value(told: Mapping[str, Any]) -> 
 
     assert rows["served by `high_band_dither`"] == ("1", "1e-12", "1")
     assert rows["networks trained on the truth"] == ("1", "0.3", "1")
+
+
+def test_what_the_page_claims_is_in_the_results() -> None:
+    """Marks in every copy and in no other network, and a defense that costs copies more than clients."""
+    found = translating.found.__wrapped__()
+    marked = [d for d in found["defenses"] if d["defense"] == "high_band_dither"]
+    others = [d for d in found["defenses"] if d["defense"] in ("none", "watermark")]
+    served = {line["defense"]: line for line in found["served"]}
+    before = {a["seed"]: a["clone_victim"] for a in found["attacks"] if _undefended(a)}
+    losses = [
+        before[d["seed"]] - d["clone_victim"]
+        for d in found["defenses"]
+        if (d["defense"], d["domain"]) == ("band_limit 1.45", "fashion")
+    ]
+
+    assert len(marked) == 6
+    assert max(line["p_dither"] for line in marked) <= 1e-6
+    assert min(line["p_dither"] for line in [*found["independent"], *others]) > 0.01
+    assert served["high_band_dither"]["victim_least"] >= 38
+    assert served["band_limit 1.45"]["truth"] > found["victim"]["truth"] - 0.3
+    assert min(losses) >= 1.5
+
+
+def _undefended(attack: Mapping[str, Any]) -> bool:
+    wanted = {"domain": "fashion", "budget": 8000, "variant": "wavelet"}
+    return wanted.items() <= attack.items()
