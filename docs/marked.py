@@ -52,7 +52,7 @@ def generated() -> list[Row]:
     rows = [
         (
             r["distortion"],
-            f"{r['of']} ({r['psnr_least']:.1f} dB or more)",
+            f"{r['of']} ({r['psnr_least']:.2f} or more)",
             *(number(r[f"p_{which}"]) for which in ("median", "most", "least")),
         )
         for r in chosen("generated")

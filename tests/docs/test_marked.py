@@ -47,7 +47,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
 @pytest.mark.usefixtures("found")
 def test_each_table_shows_its_records() -> None:
     assert marked.nulls()[1] == ("unmarked", "g", "10,000", "900", "80", "5", "0", "0", "2e-04")
-    assert marked.generated()[1] == ("none", "g (38.0 dB or more)", "1e-20", "1e-09", "1e-30")
+    assert marked.generated()[1] == ("none", "g (38.04 or more)", "1e-20", "1e-09", "1e-30")
     assert marked.traced()[1] == ("g", "400", "99.5%", "1e-06", "0.01", "0.2")
     assert marked.faithful()[1] == ("g", "2.000", "2.100", "5.0%")
     assert marked.photographs() == [
