@@ -67,20 +67,21 @@ class Arm:
     once: bool = False
 
 
-TOP = {"classes": "top", "training": TRAINING}
+TOP: dict[str, Any] = {"classes": "top", "training": TRAINING}
+MATCHED: dict[str, Any] = {"classes": "none", "training": TRAINING, "matching": 1.0}
 CURVE = (FEW, MANY)
 ARMS = {
     "dfme": Arm(Dfme(training=TRAINING), budgets=CURVE),
     "dfme, diverse": Arm(Dfme(training=TRAINING, diversity=1.0)),
     "top class": Arm(Megex(**TOP), budgets=CURVE),
-    "top class, matched": Arm(Megex(**TOP, matching=1.0), budgets=CURVE),
+    "matched": Arm(Megex(**MATCHED), budgets=CURVE),
     "display, magnitudes": Arm(Megex(**TOP), defended=True),
     "display, jitter and prior": Arm(
         Megex(**TOP, jitters=2, reading="prior", defenses=(DISPLAY,)), defended=True
     ),
-    "display, matched": Arm(Megex(**TOP, **KNOWN, matching=1.0), defended=True),
+    "display, matched": Arm(Megex(**MATCHED, **KNOWN), defended=True),
     "display and budget, matched": Arm(
-        Megex(**TOP, **KNOWN, matching=1.0), defended=True, ration=RATION, once=True
+        Megex(**MATCHED, **KNOWN), defended=True, ration=RATION, once=True
     ),
     "any class, logit": Arm(Megex(training=TRAINING, explains="logit"), once=True),
     "any class, probability": Arm(Megex(training=TRAINING, explains="probability"), once=True),

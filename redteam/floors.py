@@ -89,7 +89,7 @@ def _ahead(victim: str, own: Sequence[Record]) -> Record:
     ratio = ours / min(theirs, tried)  # what was not reached took more than was tried
     return _floor(
         f"{victim}: MEGEX 3 points over DFME at 100,000 rows, or 80 % with 0.7 of its rows",
-        f"{points:+.1f} points at {budget:,} rows; 80 % with {_rows(ours)} rows against {_rows(theirs)}",
+        f"{points:+.1f} points at {budget:,} rows; 80 %: {_rows(ours)}, DFME: {_rows(theirs)}",
         met=(budget == 100_000 and points >= 3) or ratio <= 0.7,
     )
 
@@ -158,4 +158,4 @@ def _latency(record: Record) -> Record:
 
 
 def _rows(number: float) -> str:
-    return f"{number:,.0f}" if math.isfinite(number) else "more than were tried"
+    return f"{number:,.0f} rows" if math.isfinite(number) else "not reached"

@@ -37,7 +37,8 @@ class Megex(Dfme):
     explained in place of it, and the mean of their maps is read.
 
     With ``matching`` every picture of the clone is explained as well, and the clone's gradients learn from
-    the maps (`redteam.matching`): more than the paper does, at the same price. Maps without a negative
+    the maps (`redteam.matching`): more than the paper does, at the same price. ``classes: none`` does that
+    alone, with a generator that climbs as DFME's does. Maps without a negative
     number are matched with magnitudes that are averaged over ``pool`` pixels each way, as shares of the
     largest, to the power of ``gamma``: what a thief knows of `explanation_display`.
 
@@ -48,7 +49,7 @@ class Megex(Dfme):
     """
 
     type: Literal["megex"] = "megex"  # type: ignore[assignment]  # another attack, by its own name
-    classes: Literal["any", "top"] = "any"
+    classes: Literal["any", "top", "none"] = "any"
     rest: Literal["dropped", "probed"] = "dropped"
     explains: Literal["logit", "log_probability", "probability"] = "log_probability"
     reading: Literal["auto", "gradient", "magnitude", "prior"] = "auto"
@@ -91,10 +92,8 @@ class Guide:
         self.prior = (
             Depooling(means, attack.defenses, generator) if attack.reading == "prior" else None
         )
-        ways = {"any": self._any, "top": self._top}
-        self._ways: list[Callable[..., Tensor]] = list(ways.values())
-        if attack.classes == "top":
-            self._ways = [self._top]
+        ways = {"any": [self._any, self._top], "top": [self._top], "none": []}
+        self._ways: list[Callable[..., Tensor]] = ways[attack.classes]
         self._turn = 0
 
     @property

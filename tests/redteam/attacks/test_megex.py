@@ -118,6 +118,7 @@ def _alike(one: Tensor, other: Tensor) -> float:
         ({"classes": "top", "rest": "probed", "directions": 2}, 8 * (1 + 2 + 2)),
         ({"classes": "top", "matching": 1.0}, 8 * (1 + 2)),
         ({"classes": "top", "recheck": 1}, 8 * (1 + 3 + 2)),
+        ({"classes": "none", "matching": 1.0}, 8 * (2 + 2)),
     ],
 )
 def test_a_turn_costs_what_it_says(settings: dict[str, Any], rows: int) -> None:
