@@ -1,5 +1,6 @@
 """What the commands of watermarks open: keys, and pictures from files, folders and arrays."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ LARGEST = 64_000_000
 SHORTEST = 16
 """Characters of a key."""
 BATCH = 64
+HASH = re.compile(r"[0-9a-f]{32}")
+"""A client as events and the operator's port name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,10 @@ class Owner:
         return MarkKey(self.secret, self.model)
 
     def known_as(self, name: str) -> str:
-        """How the mark names a client: its keyed hash where there is a gateway."""
-        return name if self.settings is None else client_id(self.secret, name)
+        """How the mark names a client: its keyed hash where there is a gateway, which may be given itself."""
+        if self.settings is None or HASH.fullmatch(name):
+            return name
+        return client_id(self.secret, name)
 
     def clients(self) -> list[str]:
         """Names of all clients who ever had a key of the gateway."""

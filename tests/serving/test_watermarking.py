@@ -8,7 +8,10 @@ import torch
 from PIL import Image
 
 from mantlet.errors import ConfigError
-from serving.watermarking import opened, owner_of_key, read_picture, write_picture
+from serving import settings
+from serving.admission import client_id
+from serving.watermarking import opened, owner_of_gateway, owner_of_key, read_picture, write_picture
+from tests.helpers import config, write_config
 
 
 def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 30), **more: object) -> Path:
@@ -121,3 +124,17 @@ def test_a_key_is_a_file_of_16_characters_or_more(tmp_path: Path) -> None:
         owner_of_key(tmp_path / "short", "")
     with pytest.raises(ConfigError, match="No such file"):
         owner_of_key(tmp_path / "none", "")
+
+
+def test_a_gateway_knows_clients_by_hash_and_a_key_by_name(root: Path, tmp_path: Path) -> None:
+    path = write_config(
+        tmp_path / "g.yaml", config(root, tmp_path, secret="the secret of the owner")
+    )
+    owner = owner_of_gateway(settings.load(path, []), "")
+    hashed = owner.known_as("ann")
+    (tmp_path / "key").write_text("the secret of the owner")
+
+    assert hashed == client_id(b"the secret of the owner", "ann")
+    assert owner.known_as(hashed) == hashed
+    assert owner_of_key(tmp_path / "key", "m").known_as("ann") == "ann"
+    assert owner.model == "mnist"
