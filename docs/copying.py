@@ -16,6 +16,8 @@ Record = Mapping[str, Any]
 Row = tuple[str, ...]
 THIEVES = {
     "plain": "plain",
+    "plain, longer": "three times as many updates",
+    "leaked discriminator, longer": "picks by the leaked discriminator; three times as many updates",
     "real share": "mixes in 10% real pictures",
     "leaked discriminator": "picks by the leaked discriminator, of five times as many",
     "jpeg 70": "JPEG 70 first",

@@ -117,7 +117,8 @@ def measured(house: House, case: Case) -> Record:
     """Steal, and compare the clone with the victim, with real pictures, and with the owner's key."""
     size, thief, start = house.bench.size, THIEVES[case.thief], perf_counter()
     generator = torch.Generator().manual_seed(100 * case.seed + 7)
-    settings: Mapping[str, Any] = {"training": size.clone, "chains": size.chains}
+    training = size.clone.model_copy(update={"steps": thief.longer * size.clone.steps})
+    settings: Mapping[str, Any] = {"training": training, "chains": size.chains}
     source = ByLatents(_oracle(house, case, thief), size.victim.latent, generator)
     haul = GanTheft.model_validate({**settings, **thief.attack}).run(
         source,

@@ -21,6 +21,8 @@ ACCOUNTS = 10
 
 VICTIM = GanSettings(steps=2_000, lr=2e-3)
 CLONE = GanSettings(steps=750, width=16, discriminator_width=16, lr=4e-3)
+LONGER = 3
+"""Times as many updates of a thief with more time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Thief:
     """What one thief does otherwise than the plain one.
 
     ``real`` and ``leaked`` are knowledge; ``accounts`` are clients with payers of their own, asked in turn or,
-    ``together``, all of them each row; ``attack`` are settings of the theft.
+    ``together``, all of them each row; ``longer`` is how many times as many updates the clone gets; ``attack`` are
+    settings of the theft.
     """
 
     attack: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class Thief:
     leaked: bool = False
     accounts: int = 1
     together: bool = False
+    longer: int = 1
 
 
 def washing(*washes: tuple[str, float]) -> Thief:
@@ -85,6 +89,8 @@ def washing(*washes: tuple[str, float]) -> Thief:
 
 THIEVES: Mapping[str, Thief] = {
     "plain": Thief(),
+    "plain, longer": Thief(longer=LONGER),
+    "leaked discriminator, longer": Thief(real=True, leaked=True, longer=LONGER),
     "real share": Thief({"real_share": SHARE}, real=True),
     "leaked discriminator": Thief(real=True, leaked=True),
     "jpeg 70": washing(("jpeg", 70)),
@@ -180,6 +186,8 @@ def _then(size: Size) -> list[Met]:
 
 
 def _once() -> Iterator[tuple[str, str]]:
+    yield UNDEFENDED, "plain, longer"
+    yield UNDEFENDED, "leaked discriminator, longer"
     yield MARKED, "autoencoder"
     yield MARKED, "10 accounts, mean"
     yield FEW[0], "10 accounts"

@@ -88,11 +88,13 @@ def _faint(found: Found) -> Iterator[str]:
 
 
 def _leak(found: Found) -> Iterator[str]:
-    plain, leaked = (
-        found.of("fid_clone_real", thief=thief) for thief in ("plain", "leaked discriminator")
-    )
-    if plain is not None and leaked is not None and leaked >= plain:
-        yield f"the leaked discriminator brings fid_clone_real to {leaked:.2f}, and not under {plain:.2f}"
+    for more in ("", ", longer"):
+        plain, leaked = (
+            found.of("fid_clone_real", thief=thief + more)
+            for thief in ("plain", "leaked discriminator")
+        )
+        if plain is not None and leaked is not None and leaked >= plain:
+            yield f"the leaked discriminator{more} brings fid_clone_real to {leaked:.2f}, and not under {plain:.2f}"
 
 
 def _utility(found: Found) -> Iterator[str]:
