@@ -51,7 +51,12 @@ def attacks() -> list[Row]:
     return rows
 
 
-ADDED = (("plain", "wavelet"), ("plain", "sam"), ("wavelet", "wavelet and sam"))
+ADDED = (
+    ("plain", "wavelet"),
+    ("plain", "wavelet, 4 times"),
+    ("plain", "sam"),
+    ("wavelet", "wavelet and sam"),
+)
 
 
 def gains() -> list[Row]:

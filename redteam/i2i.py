@@ -51,6 +51,7 @@ ALARMED = 100
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"wavelet": 0.0},
     "wavelet": {},
+    "wavelet, 4 times": {"wavelet": 0.6},
     "sam": {"wavelet": 0.0, "sam": "late"},
     "wavelet and sam": {"sam": "late"},
 }
@@ -272,7 +273,8 @@ def _attack(bench: Bench, which: tuple[str, int, str, int]) -> Mapping[str, Any]
         scores |= _unevenness(learned, given, answers)
         return told | rounded(scores, 6)
 
-    return _cell(bench, f"attack-{domain}-{budget}-{variant}-{seed}".replace(" ", "_"), run)
+    key = f"attack-{domain}-{budget}-{variant}-{seed}".replace(" ", "_").replace(",", "")
+    return _cell(bench, key, run)
 
 
 def _copied(
