@@ -73,6 +73,10 @@ def test_tests_on_a_developers_machine_need_no_registry(root: Path) -> None:
 def test_script_of_ci_runs_make_ci_and_the_smoke_bench_and_is_executable(root: Path) -> None:
     script = root / ".ci/run"
 
-    assert script.read_text().splitlines()[-2:] == ["make ci", "make bench-smoke"]
+    assert script.read_text().splitlines()[-3:] == [
+        "make ci",
+        "make bench-smoke",
+        "make bench-gan SMOKE=1",
+    ]
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script]).returncode == 0
