@@ -154,6 +154,7 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     if model.explain is not None:
         explainer = victim.explainer(model.explain, secret)
         explaining = Explaining(explainer, victim.classes, model.explain)
+        _warn_of_bare_maps(name, model)
     for plugin in (*model.defenses, *model.input_defenses):
         plugin.load(setup)
     return Pipeline(
@@ -168,6 +169,20 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         answer=model.answer,
         explaining=explaining,
     )
+
+
+def _warn_of_bare_maps(name: str, model: Model) -> None:
+    """Log where maps leave as they are: of the first level are shadow mode, the allow list, and tiers not named."""
+    of_maps = {d.name for d in model.defenses if Kind.ATTRIBUTIONS in d.kinds}
+    first = model.policy[0] if model.policy else None
+    run = {*first.defenses} if first else of_maps  # without a policy all of them
+    if not of_maps & run and (first is None or first.explanations):
+        log.warning(
+            "explanations_undefended",
+            model=name,
+            level=first.name if first else "all",
+            remedy="run explanation_display at the first level, and name tiers at the level that shows more",
+        )
 
 
 def _check_kinds(name: str, model: Model) -> None:

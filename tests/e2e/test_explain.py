@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,12 +13,15 @@ import torch
 import yaml
 from PIL import Image
 
+from serving.build import load_pipeline
 from serving.explaining import Explain
 from serving.overlay import LINE, SIDE
+from serving.policy import ALLOWED
+from serving.settings import Settings
 from serving.victims.upstream import UpstreamVictim
 from tests.e2e.harness import MODELS, PLAIN, ROOT, TALE, Running, gateway, npy
 from tests.e2e.test_v2 import tensor
-from tests.helpers import SETUP
+from tests.helpers import SETUP, query
 
 EXPLAIN = "/v1/models/mnist:explain"
 METHODS = ("gradient", "integrated_gradients", "smooth_grad", "grad_cam")
@@ -90,6 +94,25 @@ def test_a_stranger_gets_maps_for_eyes_and_the_house_gets_gradients(
     assert full.min() < 0
     assert np.ptp(shown[:, 0, :4, :4], axis=(1, 2)).max() < 0.05, "a cell, but for the mark"
     assert max(np.abs(cosines)) < 0.5
+
+
+@pytest.mark.parametrize(("shadow", "tier"), [(True, "house"), (False, ALLOWED), (False, "free")])
+def test_shadow_mode_the_allow_list_and_other_tiers_get_maps_for_eyes(
+    tmp_path: Path, rows: np.ndarray, shadow: bool, tier: str
+) -> None:
+    """What no level names gets no more than a stranger; only the house, and enforced, gets signs."""
+    raw = shipped() | {"data_dir": str(tmp_path)}
+    raw["models"]["mnist"] |= {"shadow": shadow}
+    loaded = Settings.model_validate(raw)
+    pipeline = load_pipeline("mnist", loaded.models["mnist"], loaded)
+    assert pipeline.explaining is not None
+    asked = query(torch.from_numpy(rows[:5, None]), tiers=[tier] * 5)
+    for method in METHODS:
+        told = pipeline.explain(asked, pipeline.explaining.ask(5, method), {}).maps(0, 5)
+
+        assert told is not None
+        assert float(told.values.amin()) >= 0
+        assert float(told.values.amax()) > 0.5
 
 
 def test_the_prediction_is_the_one_of_predict(client: httpx.Client, rows: np.ndarray) -> None:

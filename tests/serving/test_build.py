@@ -326,6 +326,37 @@ def test_a_model_explains_where_the_config_says_so(root: Path, tmp_path: Path) -
     assert float(maps.values.amax()) == 1.0
 
 
+DISPLAY = {"defenses": [{"type": "explanation_display"}, {"type": "rounding"}]}
+FULL, SHOWN = {"name": "full"}, {"name": "shown", "defenses": ["explanation_display"]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "level"),
+    [
+        ({}, "all"),
+        ({"defenses": [{"type": "rounding"}]}, "all"),
+        (DISPLAY | {"policy": [FULL, SHOWN | {"tiers": ["default"]}]}, "full"),
+        (DISPLAY | {"policy": [{"name": "full", "defenses": ["rounding"]}]}, "full"),
+        (DISPLAY, None),
+        (DISPLAY | {"policy": [SHOWN, FULL | {"tiers": ["house"]}]}, None),
+        (DISPLAY | {"policy": [{"name": "none", "explanations": False}]}, None),
+        ({"explain": None}, None),
+    ],
+)
+def test_maps_that_leave_the_first_level_as_they_are_are_warned_of(
+    root: Path, tmp_path: Path, parts: dict[str, Any], level: str | None
+) -> None:
+    raw = {"tiers": {"house": {}}, "models": {"m": {"victim": torch_victim(root), "explain": {}}}}
+    raw["models"]["m"] |= parts
+    loaded = load(root, tmp_path, **raw)
+    with structlog.testing.capture_logs() as logged:
+        build.load_pipeline("m", loaded.models["m"], loaded)
+    warned = [entry for entry in logged if entry["event"] == "explanations_undefended"]
+
+    assert [entry["level"] for entry in warned] == ([level] if level else [])
+    assert all("explanation_display at the first level" in entry["remedy"] for entry in warned)
+
+
 def test_a_defense_of_explanations_needs_a_model_that_explains(root: Path, tmp_path: Path) -> None:
     wanted = {"defenses": ["explanation_display"], "explain": None}
     loaded = explained(root, tmp_path, torch_victim(root), **wanted)

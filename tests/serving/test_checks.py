@@ -35,6 +35,15 @@ def test_the_embedded_default_is_good(root: Path, tmp_path: Path) -> None:
     assert report.warnings == ["identity.open: everybody may ask, told apart by address only"]
 
 
+def test_explanations_without_a_defense_are_warned_of(root: Path, tmp_path: Path) -> None:
+    raw = config(root, tmp_path)
+    raw["models"]["mnist"]["explain"] = {}
+    report = checked(tmp_path, raw)
+
+    assert report.mistakes == []
+    assert any("explanations_undefended: level normal" in warned for warned in report.warnings)
+
+
 def pickle_weights(raw: Raw, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save(architectures.build("lenet", {}).state_dict(), path)
