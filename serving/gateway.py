@@ -4,10 +4,11 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -90,9 +91,16 @@ class Gateway:
             retry_after=queue.retry_after,
         )
         self._explainer = self._beside(pipeline.explaining) if pipeline.explaining else None
+        # one queue keeps to the victim's concurrency by itself, two share it
+        self._room: AbstractContextManager[Any] = nullcontext()
+        if pipeline.explaining:
+            self._room = threading.BoundedSemaphore(pipeline.victim.concurrency)
 
     def _beside(self, explaining: Explaining) -> Batcher[Job, Explained]:
-        """A queue of their own for explanations, which take longer than answers."""
+        """A queue of their own for explanations, which take longer than answers.
+
+        Their rows are predicted in turn with all others; what explains them runs beside predictions.
+        """
         return Batcher(
             self._work_explained,
             max_batch_rows=explaining.settings.max_rows_per_request,
@@ -339,11 +347,12 @@ class Gateway:
             else ()
         )
         query = Query(clients, torch.from_numpy(inputs), self._clock(), tiers, identities)
-        stages = _Stages(self._seen.stages)
-        prediction = self.pipeline.predict(query)
-        stages.end("predict")
-        scores = self.pipeline.score(query, prediction)
-        stages.end("score")
+        with self._room:
+            stages = _Stages(self._seen.stages)
+            prediction = self.pipeline.predict(query)
+            stages.end("predict")
+            scores = self.pipeline.score(query, prediction)
+            stages.end("score")
         with self._folding:  # batches that ran side by side fold one after the other
             before, outcome = self._respond(query, prediction, scores, stages)
         self._seen.batch_rows.observe(len(clients))

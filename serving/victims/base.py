@@ -127,7 +127,10 @@ class VictimPlugin(Plugin, ABC):
         """Clean answers to (B, *input.shape) float32; safe to call from several threads."""
 
     def explainer(self, settings: Explain, secret: bytes) -> Explainer:
-        """What explains its answers, known after ``load``; raises `ConfigError` where nothing can."""
+        """What explains its answers, known after ``load``, while others are predicted.
+
+        Raises `ConfigError` where nothing can.
+        """
         raise ConfigError(
             f"victim '{self.name}' of type {self.type} shows no gradients, by which it could be explained;"
             " remove 'explain', or serve the network with type torch"

@@ -20,7 +20,7 @@ from detectors.rate import Rate
 from mantlet.attribution import Explainer
 from mantlet.errors import RequestError, StoreError, VictimError, VictimTimeout
 from mantlet.plugin import Detector
-from mantlet.types import Kind, Released
+from mantlet.types import Kind, Prediction, Released
 from serving import gateway as gateway_module
 from serving.admission import Admission, Client
 from serving.events.kinds import LevelChange
@@ -747,6 +747,48 @@ def test_predictions_leave_the_budget_of_explanations_alone(stage: Stage) -> Non
     scene.ask(50)
 
     assert len(scene.explain(1)[1].values) == 1
+
+
+class Meeting(TinyVictim):
+    """Lets the first two predictions wait for each other, and counts how many are under way."""
+
+    def __init__(self, concurrency: int) -> None:
+        super().__init__()
+        self.concurrency = concurrency
+        self._met, self._counting = threading.Barrier(2), threading.Lock()
+        self.under = self.most = 0
+
+    def predict(self, inputs: torch.Tensor) -> Prediction:
+        with self._counting:
+            self.under += 1
+            self.most = max(self.most, self.under)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._met.wait(0.3 if self.concurrency == 1 else 30)
+        with self._counting:
+            self.under -= 1
+        return super().predict(inputs)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_rows_to_explain_and_rows_to_answer_share_the_victims_concurrency(
+    stage: Stage, concurrency: int
+) -> None:
+    victim = Meeting(concurrency)
+    scene = stage(victim=victim, explainer=Slopes(victim))
+
+    async def both() -> list[Any]:
+        gateway, client = scene.gateway, scene.visitor()
+        why = gateway.explaining.ask(1)
+        asked = rows(1).numpy()
+        return await asyncio.gather(
+            gateway.explain(client, asked, why), gateway.answer(client, asked)
+        )
+
+    (answer, maps), alone = scene.run(both())
+
+    assert victim.most == concurrency
+    assert torch.equal(answer.values, alone.values)
+    assert len(maps.values) == 1
 
 
 def test_where_the_level_has_no_explanations_nothing_is_said_of_why_and_nothing_paid(
