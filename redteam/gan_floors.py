@@ -59,12 +59,13 @@ def missed(records: Sequence[Record], costs: Mapping[str, Any], largest: int) ->
 
 
 def _budgets(found: Found) -> Iterator[str]:
-    plain = [r for r in found.clones if (r["defense"], r["thief"]) == (UNDEFENDED, "plain")]
-    budgets = sorted({r["budget"] for r in plain})
-    fids = [found.of("fid_clone_victim", budget=budget) or 0.0 for budget in budgets]
-    if fids != sorted(fids, reverse=True):
-        told = ", ".join(f"{b:,}: {fid:.2f}" for b, fid in zip(budgets, fids, strict=True))
-        yield f"fid_clone_victim does not fall over budgets ({told})"
+    for thief in ("plain", "plain, longer"):
+        own = [r for r in found.clones if (r["defense"], r["thief"]) == (UNDEFENDED, thief)]
+        budgets = sorted({r["budget"] for r in own})
+        fids = [found.of("fid_clone_victim", thief=thief, budget=n) or 0.0 for n in budgets]
+        if fids != sorted(fids, reverse=True):
+            told = ", ".join(f"{b:,}: {fid:.2f}" for b, fid in zip(budgets, fids, strict=True))
+            yield f"fid_clone_victim of a thief, {thief}, does not fall over budgets ({told})"
     victim, real = found.of("fid_clone_victim"), found.of("fid_clone_real")
     if victim is not None and real is not None and victim >= real:
         yield f"the clone is not nearer to the API ({victim:.2f}) than to real pictures ({real:.2f})"

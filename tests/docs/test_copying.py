@@ -46,8 +46,8 @@ def test_budgets_are_means_with_deviations_over_seeds(measured: dict[str, Any]) 
     lines = copying.budgets().splitlines()[2:]
 
     assert lines == [
-        "| 1,000 | 1 | 8.0 | 30.0 | 90% | 1.00 | 15.0 |",
-        "| 20,000 | 2 | 5.0 ± 1.4 | 30.0 ± 0.0 | 90% | 1.00 | 15.0 ± 0.0 |",
+        "| plain | 1,000 | 1 | 8.0 | 30.0 | 90% | 1.00 | 15.0 |",
+        "| plain | 20,000 | 2 | 5.0 ± 1.4 | 30.0 ± 0.0 | 90% | 1.00 | 15.0 ± 0.0 |",
     ]
 
 

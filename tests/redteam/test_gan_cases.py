@@ -34,10 +34,11 @@ def test_no_case_comes_twice_and_the_first_seed_has_the_most() -> None:
 
 def test_budgets_are_tried_without_a_defense_and_the_largest_with_each() -> None:
     found = list(cases(["mnist"], [0], FULL))
-    plain = [case for case in found if case.thief == "plain"]
 
-    budgets = [case.budget for case in plain if case.defense == UNDEFENDED]
-    assert sorted(budgets) == sorted(FULL.budgets)
+    for thief in ("plain", "plain, longer"):
+        own = [c.budget for c in found if (c.defense, c.thief) == (UNDEFENDED, thief)]
+
+        assert sorted(own) == sorted(FULL.budgets)
     assert {c.budget for c in found if c.defense == MARKED} == {FULL.largest}
 
 
