@@ -14,8 +14,8 @@ from mantlet.types import Kind, Prediction
 Method = Literal["gradient", "input_x_gradient", "integrated_gradients", "smooth_grad", "grad_cam"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Of = Literal["logit", "log_probability", "probability"]
-ROWS = 256
-"""Rows that go through the network at once, where a method needs many for each."""
+VALUES = 1 << 18
+"""Numbers of rows, and of their copies, that go through the network at once: one picture of 224x224 in colour."""
 
 
 class Explainer(Protocol):
@@ -49,6 +49,9 @@ class Attribution:
     deviation ``sigma`` (Smilkov et al., 2017), keyed with the ``secret``, so that nothing is won by asking
     again; ``grad_cam`` the channels of ``layer`` weighted by the gradients of the logit, whatever ``of`` says,
     enlarged to the picture and the same in all of its channels (Selvaraju et al., 2017).
+
+    Rows and what a method makes of them go through the network in passes of `VALUES` numbers, or one row:
+    memory is bounded by the size of rows, and time by how many there are.
     """
 
     logits: Callable[[Tensor], Tensor]
@@ -63,7 +66,6 @@ class Attribution:
 
     def explain(self, inputs: Tensor, classes: Tensor, method: str) -> Prediction:
         """Maps (B, *shape) float32 of (B, *shape) rows, for (B,) classes each."""
-        rows = inputs.detach().clone().requires_grad_()
         ways = {
             "gradient": self._gradient,
             "input_x_gradient": self._input_x_gradient,
@@ -71,8 +73,12 @@ class Attribution:
             "smooth_grad": self._smooth,
             "grad_cam": self._grad_cam,
         }
-        maps = ways[method](rows, classes)
-        return Prediction(maps.detach().float().cpu(), Kind.ATTRIBUTIONS)
+        count = _rows_a_pass(inputs)
+        maps = [
+            ways[method](rows.detach().clone().requires_grad_(), own).detach().float().cpu()
+            for rows, own in zip(inputs.split(count), classes.split(count), strict=True)
+        ]
+        return Prediction(torch.cat(maps), Kind.ATTRIBUTIONS)
 
     def _scores(self, rows: Tensor) -> Tensor:
         """(B, C) what is explained."""
@@ -102,23 +108,19 @@ class Attribution:
             baselines=self.baseline,
             target=classes,
             n_steps=self.steps,
-            internal_batch_size=max(ROWS, len(rows)),
+            internal_batch_size=_rows_a_pass(rows),
         )
         return maps
 
     def _smooth(self, rows: Tensor, classes: Tensor) -> Tensor:
-        """By copies of all rows; captum's own noise has no key."""
-        with torch.no_grad():
-            count = self.samples * rows[0].numel()
-            drawn = noise.normal(self.secret, "smooth_grad", rows, count)
-            copies = rows[:, None] + self.sigma * drawn.view(
-                len(rows), self.samples, *rows.shape[1:]
-            )
-        maps = [
-            self._gradient(copies[:, i].detach().requires_grad_(), classes)
-            for i in range(self.samples)
-        ]
-        return torch.stack(maps).mean(dim=0)
+        """Copy by copy of all rows; captum's own noise has no key."""
+        still, total = rows.detach(), torch.zeros_like(rows)
+        for copy in range(self.samples):
+            seeds = noise.row_seeds(self.secret, f"smooth_grad {copy}", still)
+            drawn = noise.fields(seeds, still.shape[1:]).to(still.device)
+            noisy = still + self.sigma * drawn
+            total = total.detach() + self._gradient(noisy.requires_grad_(), classes).detach()
+        return total / self.samples
 
     def _grad_cam(self, rows: Tensor, classes: Tensor) -> Tensor:
         from captum.attr import LayerGradCam
@@ -129,6 +131,10 @@ class Attribution:
         )  # (B, 1, h, w)
         maps = nn.functional.interpolate(coarse, rows.shape[2:], mode="bilinear")
         return maps.expand_as(rows)
+
+
+def _rows_a_pass(rows: Tensor) -> int:
+    return max(1, VALUES // rows[0].numel())
 
 
 def last_convolution(network: nn.Module) -> nn.Module | None:

@@ -12,6 +12,8 @@ from mantlet.errors import RequestError
 
 J = TypeVar("J")
 A = TypeVar("A")
+LATE = "late"
+"""Why a request is refused whose deadline passed after work on it had begun."""
 LONG_S = 0.01
 CLOSE_S = 3.0
 
@@ -22,6 +24,7 @@ class _Waiting(Generic[J, A]):
     rows: int
     deadline: float
     answer: "asyncio.Future[A]" = field(repr=False)
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,13 @@ class Batcher(Generic[J, A]):
         return answer
 
     def _expire(self, waiting: _Waiting[J, A]) -> None:
-        if not waiting.answer.done():
-            why = "the deadline passed while it waited"
-            waiting.answer.set_exception(self._overloaded("expired", why))
+        if waiting.answer.done():
+            return
+        if waiting.begun:
+            error = self._overloaded(LATE, "the deadline passed while it was answered")
+        else:
+            error = self._overloaded("expired", "the deadline passed while it waited")
+        waiting.answer.set_exception(error)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._running >= min(self._concurrency, 1 + int(self._usual_s / LONG_S)):
@@ -122,6 +129,7 @@ class Batcher(Generic[J, A]):
                 self._expire(waiting)
             if waiting.answer.done():
                 continue
+            waiting.begun = True
             batch.append(waiting)
             rows += waiting.rows
         return batch

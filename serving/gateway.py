@@ -26,7 +26,7 @@ from mantlet.errors import (
 from mantlet.types import Kind, Prediction, Query, Released, Task
 from serving import latents
 from serving.admission import Admission, Client
-from serving.batching import Batcher
+from serving.batching import LATE, Batcher
 from serving.events.log import EventLog
 from serving.explaining import Explaining, Why
 from serving.folding import CAMPAIGN, Memory, Scores
@@ -228,26 +228,28 @@ class Gateway:
             charged_at = self.admission.charge(client, rows, pixels, explanations)
         except StoreError as error:
             raise self._closed(error) from error
-        refund = partial(self.admission.refund, client, rows, charged_at, pixels, explanations)
+        refund = partial(self.admission.refund, client, rows, charged_at, pixels)
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
         self._seen.rows.inc(rows)
         try:
             given = await batcher.submit(job, rows, deadline)
         except RequestError as error:
-            if error.status >= 500 or error.reason == WITHHELD:
-                refund()
+            if error.reason == LATE:  # or slow explanations would hold their queue for nothing
+                refund(explanations=0)
+            elif error.status >= 500 or error.reason == WITHHELD:
+                refund(explanations=explanations)
             raise
         except VictimTimeout as error:
-            refund()
+            refund(explanations=explanations)
             log.warning("victim_timeout", model=self.name, error=str(error))
             raise RequestError(
                 504, "the model took too long; try again", reason="victim_timeout"
             ) from error
         except MantletError as error:
-            refund()
+            refund(explanations=explanations)
             raise self._closed(error) from error
         except Exception:
-            refund()
+            refund(explanations=explanations)
             raise
         known = self._standings.get(client.id)
         delay_s = self._level(client, known[0]).delay_s if known else 0.0

@@ -2,13 +2,21 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mantlet.architectures import LeNet
-from mantlet.attribution import METHODS, Attribution, Method, last_convolution, require_captum
+from mantlet.attribution import (
+    METHODS,
+    VALUES,
+    Attribution,
+    Method,
+    last_convolution,
+    require_captum,
+)
 from mantlet.errors import ConfigError
 from mantlet.types import Kind
 from tests.helpers import rows
@@ -134,6 +142,37 @@ def test_the_last_convolution_is_found_with_its_rectifier_and_none_where_there_i
     assert last_convolution(plain) is plain[1]
     assert last_convolution(rectified) is rectified[2]
     assert last_convolution(nn.Linear(2, 2)) is None
+
+
+@every_method
+@pytest.mark.parametrize(("side", "most"), [(64, 64), (768, 1)])
+def test_a_pass_is_bounded_by_the_size_of_its_rows(method: Method, side: int, most: int) -> None:
+    passes: list[int] = []
+    network = nn.Sequential(nn.Conv2d(1, 1, 8, stride=8), nn.Flatten(), nn.LazyLinear(2))
+
+    def logits(inputs: Tensor) -> Tensor:
+        passes.append(len(inputs))
+        told: Tensor = network(inputs)
+        return told
+
+    inputs = torch.zeros(VALUES // 64**2 + 1 if side == 64 else 2, 1, side, side)
+    explains = Attribution(logits, network[0], steps=3, samples=2)
+    maps = explains.explain(inputs, torch.zeros(len(inputs)).long(), method).values
+
+    assert maps.shape == inputs.shape
+    assert max(passes) == most
+
+
+def test_the_noise_of_smooth_grad_is_never_there_for_all_copies_at_once() -> None:
+    row = torch.zeros(1, 1, 256, 256)
+    explains = Attribution(lambda rows: rows.flatten(1)[:, :2], samples=64)
+    explains.explain(row, torch.tensor([0]), "smooth_grad")  # whatever is made once
+    tracemalloc.start()
+    explains.explain(row, torch.tensor([0]), "smooth_grad")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 8 * row.numel() * row.element_size()
 
 
 def test_rows_are_not_written_into(lenet: Attribution) -> None:

@@ -151,6 +151,19 @@ def test_a_job_whose_deadline_passed_is_dropped_before_any_work() -> None:
     assert play(story).batches == [["a"], ["b"]]
 
 
+def test_a_deadline_that_passes_in_the_middle_of_work_has_a_reason_of_its_own() -> None:
+    async def story(batcher: Batcher[str, str], work: Work) -> None:
+        deadline = asyncio.get_running_loop().time() + 0.05
+        late = asyncio.ensure_future(batcher.submit("late", 1, deadline))
+        await work.has_begun()
+        with pytest.raises(RequestError, match="passed while it was answered") as caught:
+            await late
+        work.free.release(9)
+        assert (caught.value.status, caught.value.reason) == (503, "late")
+
+    assert play(story).batches == [["late"]]
+
+
 def test_a_queue_of_nothing_but_late_jobs_stalls_nothing() -> None:
     async def story(batcher: Batcher[str, str], work: Work) -> None:
         work.free.release(9)

@@ -885,6 +885,39 @@ def test_a_failed_explanation_is_given_back(stage: Stage) -> None:
     assert len(scene.explain(1)[1].values) == 1
 
 
+def test_an_explanation_begun_and_not_done_by_the_deadline_is_paid_for(stage: Stage) -> None:
+    """Its rows are given back; the budget of explanations is what bounds the time they take."""
+    victim, over = TinyVictim(), threading.Event()
+
+    def patient(maps: Any) -> Any:
+        assert over.wait(60)
+        return maps
+
+    scene = stage(
+        victim=victim,
+        explainer=Slopes(victim, patient),
+        tier=Tier(rows="100/day", explanations="3/day"),
+        queue=Queue(deadline_s=0.2),
+    )
+    gateway = scene.gateway
+
+    async def begun() -> None:
+        try:
+            await gateway.explain(scene.visitor(), rows(2).numpy(), gateway.explaining.ask(2))
+        finally:
+            over.set()
+            while gateway._explainer and gateway._explainer._running:  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(RequestError, match="passed while it was answered") as late:
+        scene.run(begun())
+    with pytest.raises(RequestError, match="2 explanations asked, 1 of 3") as used:
+        scene.explain(2)
+
+    assert (late.value.status, late.value.reason, used.value.status) == (503, "late", 429)
+    assert left(scene) == 100
+
+
 def test_a_model_that_explains_nothing_says_so(stage: Stage) -> None:
     with pytest.raises(RequestError, match="'tiny' gives no explanations") as refused:
         stage().explain(1)
