@@ -49,12 +49,13 @@ def thefts() -> str:
 
 
 def _cell(own: Sequence[Record], budget: int) -> str:
-    """Accuracy in percent; a single seed has no deviation."""
+    """Accuracy in percent, and how many seeds it is of; a single one has no deviation."""
     scores = [100 * t["clone_accuracy"] for t in own if t["budget"] == budget]
     if not scores:
         return ""
     middle, deviation = spread(scores)
-    return f"{middle:.1f} ± {deviation:.1f}" if len(scores) > 1 else f"{middle:.1f} (one seed)"
+    about = f" ± {deviation:.1f}" if len(scores) > 1 else ""
+    return f"{middle:.1f}{about} ({len(scores)})"
 
 
 def cosines() -> str:

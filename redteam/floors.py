@@ -12,6 +12,7 @@ ADAPTIVE = ("display, magnitudes", "display, jitter and prior")
 FELLOW = "dfme, diverse"
 """What these fall back to: DFME with their own spread over the classes."""
 BEYOND = ("display, matched", "display and budget, matched")
+MANY = 100_000
 GOAL = 0.8
 """The accuracy whose price in rows is compared."""
 
@@ -22,7 +23,8 @@ def floors(found: Mapping[str, Any]) -> list[Record]:
     told = [*_unit(cosines), _hidden(cosines)]
     for victim in dict.fromkeys(theft["victim"] for theft in found["thefts"]):
         own = [theft for theft in found["thefts"] if theft["victim"] == victim]
-        told += [_ahead(victim, own), *_alike(victim, own)]
+        told += [_ahead(victim, own, arm) for arm in ("top class", "matched")]
+        told += _alike(victim, own)
     return [*told, *_people(found["people"]), _alarm(found["alarm"]), _latency(found["latency"])]
 
 
@@ -80,17 +82,17 @@ def _hidden(cosines: Mapping[tuple[str, bool], float]) -> Record:
     )
 
 
-def _ahead(victim: str, own: Sequence[Record]) -> Record:
-    """Undefended, the attack of the paper is ahead of DFME."""
-    budget = max((t["budget"] for t in own if t["arm"] == "top class"), default=0)
-    points = 100 * (scores(own, "top class", budget)[0] - scores(own, "dfme", budget)[0])
-    ours, theirs = (rows_to(own, arm) for arm in ("top class", "dfme"))
-    tried = max((t["budget"] for t in own if t["arm"] == "dfme"), default=math.nan)
-    ratio = ours / min(theirs, tried)  # what was not reached took more than was tried
+def _ahead(victim: str, own: Sequence[Record], arm: str) -> Record:
+    """Undefended, explanations put a thief ahead of DFME: as the paper has it, and matched."""
+    budgets = {a: {t["budget"] for t in own if t["arm"] == a} for a in (arm, "dfme")}
+    budget = max(budgets[arm] & budgets["dfme"], default=0)
+    points = 100 * (scores(own, arm, budget)[0] - scores(own, "dfme", budget)[0])
+    ours, theirs = (rows_to(own, a) for a in (arm, "dfme"))
+    ratio = ours / min(theirs, max(budgets["dfme"], default=math.nan))  # not reached took more
     return _floor(
-        f"{victim}: MEGEX 3 points over DFME at 100,000 rows, or 80 % with 0.7 of its rows",
-        f"{points:+.1f} points at {budget:,} rows; 80 %: {_rows(ours)}, DFME: {_rows(theirs)}",
-        met=(budget == 100_000 and points >= 3) or ratio <= 0.7,
+        f"{victim}: {arm} 3 points over dfme at {MANY:,} rows, or 80 % with 0.7 of its rows",
+        f"{points:+.1f} points at {budget:,} rows; 80 %: {_rows(ours)}, dfme: {_rows(theirs)}",
+        met=(budget == MANY and points >= 3) or ratio <= 0.7,
     )
 
 

@@ -42,8 +42,8 @@ def test_a_thief_has_a_line_with_every_budget_that_it_was_tried_with() -> None:
     lines = explained.thefts().splitlines()
 
     assert lines[0] == "| model | thief | 5,000 rows | 10,000 rows | numbers for 10,000 rows |"
-    assert lines[2] == "| MNIST | dfme | 50.0 (one seed) | 55.0 ± 7.1 | 1,000 |"
-    assert lines[3] == "| MNIST | display, matched |  | 55.0 ± 7.1 | 1,000 |"
+    assert lines[2] == "| MNIST | dfme | 50.0 (1) | 55.0 ± 7.1 (2) | 1,000 |"
+    assert lines[3] == "| MNIST | display, matched |  | 55.0 ± 7.1 (2) | 1,000 |"
     assert lines[4].startswith("| Fashion | dfme")
 
 

@@ -38,6 +38,7 @@ def found(**changes: Any) -> dict[str, Any]:
             *theft("dfme", 10_000, 0.5, 0.5),
             *theft("dfme", 100_000, 0.9, 0.9),
             *theft("top class", 10_000, 0.85, 0.85),
+            *theft("matched", 100_000, 0.94, 0.94),
             *theft("dfme, diverse", 10_000, 0.69, 0.75),
             *defended,
         ],
@@ -78,7 +79,7 @@ SPOILED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "explanations help nobody": (
         {"thefts": [t for t in found()["thefts"] if t["arm"] != "top class"]},
-        "MEGEX 3 points",
+        "top class 3 points",
     ),
     "a way to the gradient": (
         {
