@@ -29,6 +29,8 @@ BENTKUS = 1 / (4 * float(ndtr(-(2**0.5))))
 """About 3.18: a sum of random signs has at most that many times the tail of a normal number."""
 STEADY = 0.1
 """Ridge of the fit of taps, as a share of the mean energy of a detail."""
+PART = 16
+"""Pictures of which taps are fitted at a time."""
 LOUD = 2.0
 """Differences count up to that many times their median size: edges, where networks differ, would drown the rest."""
 
@@ -116,16 +118,19 @@ def found(pictures: Tensor, clean: Tensor, secret: bytes) -> float:
     tail (Bentkus and Dzindzalieta, 2015).
     """
     differ, own = (details(x.mean(dim=1, keepdim=True)) for x in (pictures, clean))
-    columns = nn.functional.unfold(
-        nn.functional.pad(own, (REACH,) * 4, mode="replicate"), 2 * REACH + 1
-    )  # (n, 81, h w)
-    seen = columns.transpose(0, 1).flatten(1).double()
-    changed = (differ - own).flatten().double()
+    changed = differ - own
     most = LOUD * float(changed.abs().median())
     changed = changed.clamp(-most, most)
-    gram = seen @ seen.T
+    size = int(taps().numel())
+    gram, slopes = torch.zeros(size, size).double(), torch.zeros(size).double()
+    for part, target in zip(own.split(PART), changed.split(PART), strict=True):
+        padded = nn.functional.pad(part, (REACH,) * 4, mode="replicate")
+        columns = nn.functional.unfold(padded, 2 * REACH + 1)  # (n, 81, h w)
+        seen = columns.transpose(0, 1).flatten(1).double()
+        gram += seen @ seen.T
+        slopes += seen @ target.flatten().double()
     ridge = STEADY * float(gram.diagonal().mean()) + 1e-12
-    weights = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).double(), seen @ changed)
+    weights = torch.linalg.solve(gram + ridge * torch.eye(size).double(), slopes)
     ring = weights[taps().flatten()]
     length = float(ring.norm())
     if length < 1e-12:  # nothing is different

@@ -22,7 +22,7 @@ class Images:
 def load_images(path: Path, split: str = "train", rows: slice = slice(None)) -> Images:
     """Rows of a split of ``path``.
 
-    A .npz has ``x_SPLIT`` and ``y_SPLIT``, or ``x`` and ``y``; a .npy is all inputs. Grey pictures may
+    A .npz has ``x_SPLIT`` and ``y_SPLIT``, or ``x`` and ``y``, or of pairs of pictures ``a_SPLIT``; a .npy is all inputs. Grey pictures may
     lack the channel axis, and uint8 is divided by 255. Raises `ConfigError` for anything else.
     """
     if not path.is_file():
@@ -39,7 +39,7 @@ def load_images(path: Path, split: str = "train", rows: slice = slice(None)) -> 
 def _read(loaded: np.ndarray | np.lib.npyio.NpzFile, split: str, rows: slice, path: Path) -> Images:
     if isinstance(loaded, np.ndarray):
         return Images(_as_images(loaded, rows, path), None)
-    x = _first(loaded, (f"x_{split}", "x"), path)
+    x = _first(loaded, (f"x_{split}", "x", f"a_{split}"), path)
     if f"y_{split}" not in loaded and "y" not in loaded:
         return Images(_as_images(x, rows, path), None)
     y = _first(loaded, (f"y_{split}", "y"), path).astype(np.int64)

@@ -98,7 +98,10 @@ def verify(
     with closing(victim):
         victim.load(Setup(torch.device("cpu"), b""))
         if victim.task is not Task.GENERATE:
-            raise ConfigError(f"the protected model is there to {victim.task}, and not to generate")
+            raise ConfigError(
+                f"the protected model is there to {victim.task}, and not to generate; of one that translates, give"
+                " --queries and a config with defense 'high_band_dither'"
+            )
         for name in (suspect, *independent):
             batches = pictures_of(name, count, like=victim, opening=opening)
             readings.append(read(name, batches, key))

@@ -1,7 +1,7 @@
 """The commands ``mantlet ownership``: is a suspect model a copy that learned from marked answers or pictures?"""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,9 +13,12 @@ from rich.console import Console
 from mantlet.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from serving import generator_ownership
     from serving.ownership import Openers, Report
     from serving.settings import Settings
+    from serving.suspects import Opening
 
 Told = TypeVar("Told", "Report", "generator_ownership.Report")
 app = typer.Typer(help="Find out whether a model is a copy.", no_args_is_help=True)
@@ -31,11 +34,15 @@ Suspect = Annotated[
 Queries = Annotated[
     Path | None,
     typer.Option(
-        help="What the thief of a classifier may have asked: .npz with x or x_SPLIT, or .npy."
+        help="What the thief of a classifier may have asked, or any pictures for a model that translates:"
+        " .npz with x or x_SPLIT, or .npy."
     ),
 ]
 Pictures = Annotated[
-    int, typer.Option(min=1, max=100_000, help="Pictures of a generator that are looked at.")
+    int,
+    typer.Option(
+        min=1, max=100_000, help="Pictures of a generator or translator that are looked at."
+    ),
 ]
 Range = Annotated[
     str, typer.Option("--range", help="Black and white in a generator's numbers, such as -1:1.")
@@ -79,9 +86,10 @@ def verify(
     """Tell how likely SUSPECT would show the mark of this service without having learned from its answers.
 
     Of a classifier it is the mark of defense dawn in what SUSPECT says to the queries; of a generator that of
-    defense watermark in the pictures that SUSPECT makes.
+    defense watermark in the pictures that SUSPECT makes; of a translator that of defense high_band_dither in what
+    SUSPECT makes of the queries, beside what the model makes of them.
     """
-    from serving import generator_ownership, logs, settings
+    from serving import generator_ownership, logs, settings, translator_ownership
     from serving.ownership import Openers
 
     loaded = settings.load(config, set_)
@@ -92,7 +100,15 @@ def verify(
         dict(_pairs("header", header)),
     )
     names = {"suspect": suspect, "independent": independent, "model": model}
-    if generator_ownership.marks(loaded, model):
+    watermarked = generator_ownership.marks(loaded, model)
+    if translator_ownership.marks(loaded, model) and (queries is not None or not watermarked):
+        asked = _asked(queries, split, rows)
+        opening = _opening(openers, _range(black_white))
+        translated = translator_ownership.verify(
+            loaded, asked, count=pictures, opening=opening, **names
+        )
+        _tell(translated, json_, _show_translators)
+    elif watermarked:
         found = _of_generator(loaded, names, openers, pictures, _range(black_white))
         _tell(found, json_, _show_generators)
     else:
@@ -108,10 +124,15 @@ def _of_generator(
     output_range: tuple[float, float] | None,
 ) -> "generator_ownership.Report":
     from serving import generator_ownership
+
+    opening = _opening(openers, output_range)
+    return generator_ownership.verify(loaded, count=count, opening=opening, **names)
+
+
+def _opening(openers: "Openers", output_range: tuple[float, float] | None) -> "Opening":
     from serving.suspects import Opening
 
-    opening = Opening(openers.architecture, openers.settings, openers.headers, output_range)
-    return generator_ownership.verify(loaded, count=count, opening=opening, **names)
+    return Opening(openers.architecture, openers.settings, openers.headers, output_range)
 
 
 def _of_classifier(
@@ -121,16 +142,20 @@ def _of_classifier(
     queries: Path | None,
     part: tuple[str, str],
 ) -> "Report":
-    from mantlet.data import load_images, parse_rows
     from serving import ownership
+
+    return ownership.verify(loaded, _asked(queries, *part), openers=openers, **names)
+
+
+def _asked(queries: Path | None, split: str, rows: str) -> "np.ndarray":
+    from mantlet.data import load_images, parse_rows
 
     if queries is None:
         raise ConfigError(
             "--queries is missing: give what the thief may have asked (or, of a generator, a config whose model has"
             " defense 'watermark')"
         )
-    asked = load_images(queries, part[0], parse_rows(part[1])).x
-    return ownership.verify(loaded, asked, openers=openers, **names)
+    return load_images(queries, split, parse_rows(rows)).x
 
 
 def _tell(report: Told, as_json: bool, show: Callable[[Told], None]) -> None:
@@ -180,6 +205,16 @@ def _show(report: "Report") -> None:
 def _show_generators(report: "generator_ownership.Report") -> None:
     from serving.generator_ownership import verdict
 
+    _show_pictures(report, verdict(report))
+
+
+def _show_translators(report: "generator_ownership.Report") -> None:
+    from serving.translator_ownership import verdict
+
+    _show_pictures(report, verdict(report))
+
+
+def _show_pictures(report: "generator_ownership.Report", said: Sequence[str]) -> None:
     for what, one in [
         ("suspect", report.suspect),
         *(("independent", o) for o in report.independent),
@@ -188,5 +223,5 @@ def _show_generators(report: "generator_ownership.Report") -> None:
         needed = f"; proven from {one.needed:,} on" if one.needed else ""
         line = f"{what} {one.model}: p = {one.p:.3g} of {one.pictures:,} pictures ({along}){needed}"
         out.print(line, markup=False)
-    for line in verdict(report):
+    for line in said:
         out.print(line, markup=False)

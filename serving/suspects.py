@@ -64,7 +64,8 @@ def pictures_of(
         return _of_folder(path, count)
     if path.suffix in (".npz", ".npy"):
         return [torch.from_numpy(load_images(path, "test", slice(count)).x)]
-    model = _model(name, like, opening)
+    untold = {} if like is None else _shapes(like)
+    model = open_model(name, opening, untold=untold)
     with closing(model):
         model.load(Setup(torch.device("cpu"), b""))
         if model.task is not Task.GENERATE:
@@ -103,24 +104,33 @@ def _opened(path: Path) -> Tensor:
     return torch.from_numpy(pixels[None] if grey else np.moveaxis(pixels, 2, 0).copy())
 
 
-def _model(name: str, like: Victim | None, opening: Opening) -> VictimPlugin:
+def open_model(
+    name: str,
+    opening: Opening,
+    *,
+    task: Task = Task.GENERATE,
+    untold: Mapping[str, Any] = {},
+    scale: int = 1,
+) -> VictimPlugin:
+    """A model by its file or address, not loaded; ``untold`` are settings of a server without metadata."""
     about: dict[str, Any] = {"name": "suspect", "output_range": opening.output_range}
     address = ADDRESS.fullmatch(name)
     if address:
         url, protocol, served = address.groups()
-        known = {} if like is None or protocol == "v2" else _shapes(like)
-        about |= {"protocol": protocol, "task": "generate", "headers": opening.headers} | known
+        known = {} if protocol == "v2" else untold
+        about |= {"protocol": protocol, "task": task, "headers": opening.headers, **known}
+        about |= {"scale": scale}
         return UpstreamVictim(type="upstream", url=url, model=served, **about)
     if name.endswith(".onnx"):
-        return OnnxVictim(type="onnx", weights=Path(name), task="generate", **about)
+        return OnnxVictim(type="onnx", weights=Path(name), task=task, **about)
     if name.endswith(".safetensors"):
         if not opening.architecture:
             raise ConfigError(f"'{name}' holds weights alone; name their --architecture")
         about |= {"architecture": opening.architecture, "settings": dict(opening.settings)}
         return TorchVictim(type="torch", weights=Path(name), engine="torch", **about)
     raise ConfigError(
-        f"suspect '{name}' is no folder of pictures, no .npz or .npy, no .safetensors or .onnx file, and no address"
-        " like http://HOST:PORT/v2/models/NAME"
+        f"suspect '{name}' is no .safetensors or .onnx file, no address like http://HOST:PORT/v2/models/NAME, and no"
+        " folder of pictures, .npz or .npy (of a generator)"
     )
 
 

@@ -16,6 +16,7 @@ from mantlet.plugin import Setup
 from serving import cli
 from tests.e2e.harness import GENERATOR
 from tests.helpers import config, write_config
+from tests.redteam.targets import TRANSLATOR
 
 SECRET = "the secret of the owner"
 
@@ -168,7 +169,7 @@ def test_a_generator_is_known_by_its_pictures(
     ("words", "telling"),
     [
         (("--suspect", "none.npz"), "no such file"),
-        (("--suspect", "none.txt"), "no folder of pictures"),
+        (("--suspect", "none.txt"), "and no folder of pictures"),
         (("--suspect", "none.npz", "--range", "black"), "write BLACK:WHITE"),
     ],
 )
@@ -188,3 +189,32 @@ def test_a_classifier_needs_queries(
 ) -> None:
     assert mantlet(monkeypatch, gateway, "--suspect", "clone.onnx") == 2
     assert "--queries is missing" in capsys.readouterr().err
+
+
+def test_a_translator_is_asked_about_pictures(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raw = config(root, tmp_path, secret=SECRET)
+    defenses = [{"type": "high_band_dither"}, {"type": "watermark"}]
+    raw["models"] = {"enlarged": TRANSLATOR | {"defenses": defenses}}
+    gateway = write_config(tmp_path / "superres.yaml", raw)
+    coloured = np.random.default_rng(0).integers(0, 256, (20, 3, 12, 12), dtype=np.uint8)
+    np.savez(tmp_path / "pairs.npz", a_test=coloured)
+    words = ("--suspect", root / "configs/models/superres-x2.safetensors", "--architecture")
+    words += ("superres", "--setting", "channels=3", "--setting", "width=32", "--setting")
+    words += ("depth=2", "--split", "test", "--pictures", 18)
+    asked = (*words, "--queries", tmp_path / "pairs.npz")
+
+    assert mantlet(monkeypatch, gateway, *asked) == 0
+    said = capsys.readouterr().out
+    assert " of 18 pictures (16: " in said
+    assert "The filter is not shown" in said
+
+    assert mantlet(monkeypatch, gateway, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["suspect"]["pictures"] == 18
+
+    assert mantlet(monkeypatch, gateway, *words) == 2
+    assert "of one that translates, give --queries" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_what_makes_no_pictures_is_named(tmp_path: Path, folder: Path) -> None:
         (lenet, Opening(), "name their --architecture"),
         (tmp_path / "empty", Opening(), "has no pictures"),
         (folder, Opening(), r"broken.png' cannot be opened"),
-        (tmp_path / "model.txt", Opening(), "is no folder of pictures"),
+        (tmp_path / "model.txt", Opening(), "and no folder of pictures"),
         (tmp_path / "none.npz", Opening(), "no such file"),
     ):
         with pytest.raises(ConfigError, match=telling):
