@@ -68,21 +68,10 @@ class Explaining:
 
         Raises `RequestError`: 400 for what is no method and no class, and as `ask` does.
         """
-        method, named = options.get("method", ""), options.get("class")
+        method = options.get("method", "")
         if not isinstance(method, str):
             raise RequestError(400, f"'method' is {method!r:.40}; wanted a text")
-        if isinstance(named, str) and re.fullmatch("[0-9]{1,9}", named):  # behind a '?' all is text
-            named = int(named)
-        every = options.get("classes")
-        if named is not None and every is not None:
-            raise RequestError(400, "'class' and 'classes' are there; send one of them")
-        if named is not None and type(named) is not int:
-            raise RequestError(400, f"'class' is {named!r:.40}; wanted a whole number")
-        if every is not None and not (
-            isinstance(every, list) and all(type(wanted) is int for wanted in every)
-        ):
-            raise RequestError(400, "'classes' must be a list of whole numbers, one for each row")
-        return self.ask(rows, method, named if every is None else every)
+        return self.ask(rows, method, _named(options))
 
     def ask(self, rows: int, method: str = "", classes: Sequence[int] | int | None = None) -> Why:
         """What a client asks about so many rows: one class for all, one for each, or the likeliest.
@@ -120,6 +109,36 @@ class Explaining:
         for wanted in named:
             if not 0 <= wanted < self.outputs:
                 raise RequestError(
-                    400, f"class {wanted} does not exist; this model has 0 to {self.outputs - 1}"
+                    400,
+                    f"class {wanted!s:.40} does not exist; this model has 0 to {self.outputs - 1}",
                 )
         return torch.tensor(named, dtype=torch.int64)
+
+
+def _named(options: Mapping[str, Any]) -> Sequence[int] | int | None:
+    """The ``class`` or the ``classes`` that a request names."""
+    one, every = options.get("class"), options.get("classes")
+    if one is not None and every is not None:
+        raise RequestError(400, "'class' and 'classes' are there; send one of them")
+    if every is not None:
+        wanted = [_whole(value) for value in every] if isinstance(every, list) else [None]
+        known = [value for value in wanted if value is not None]
+        if len(known) < len(wanted):
+            hint = "; send it in JSON" if isinstance(every, str) else ""
+            raise RequestError(
+                400, f"'classes' must be a list of whole numbers, one for each row{hint}"
+            )
+        return known
+    if isinstance(one, str) and re.fullmatch("-?[0-9]{1,1000}", one):  # behind a '?' all is text
+        return int(one)
+    chosen = _whole(one)
+    if one is not None and chosen is None:
+        raise RequestError(400, f"'class' is {one!r:.40}; wanted a whole number")
+    return chosen
+
+
+def _whole(value: object) -> int | None:
+    """A whole number of JSON; those beyond 64 bits are parsed as floating ones."""
+    if type(value) is float and abs(value) >= 2**63:
+        return int(value)
+    return value if type(value) is int else None

@@ -42,6 +42,16 @@ def test_maps_of_other_keys_are_no_proof() -> None:
     assert sum(p < 0.01 for p in proofs) <= 8
 
 
+def test_plug_ins_of_two_names_have_marks_of_their_own() -> None:
+    ours, other = ExplanationMark(), ExplanationMark(name="other")
+    for defense in (ours, other):
+        defense.load(Setup(SETUP.device, b"ours"))
+    maps = marked(other, displayed(50))
+
+    assert other.p_value(maps) < 1e-6
+    assert ours.p_value(maps) > 0.01
+
+
 def test_it_can_hardly_be_seen_and_stays_within_the_range() -> None:
     ours, maps = of_key(b"ours"), displayed(50)
     values = marked(ours, maps)

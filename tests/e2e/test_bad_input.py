@@ -130,9 +130,9 @@ def test_a_large_body_of_wrong_depth_is_refused_at_once(client: httpx.Client, na
 # pictures
 
 
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **how: Any) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, kind)
+    image.save(stream, kind, **how)
     return stream.getvalue()
 
 
@@ -163,8 +163,20 @@ PICTURES = {
     "large": (png_header(9_000, 9_000), "9000x9000 pixels; this model takes 28x28"),
     "of another size": (encoded(Image.new("L", (32, 32))), "32x32 pixels; this model takes 28x28"),
     "16 bit": (encoded(Image.new("I;16", (28, 28))), "mode I;16; send 8 bit grey or RGB"),
+    "30 megapixels": (png_header(6_000, 5_000), "6000x5000 pixels; this model takes 28x28"),
+    "one pixel": (encoded(Image.new("L", (1, 1))), "1x1 pixels; this model takes 28x28"),
+    "animated": (
+        encoded(GREY, save_all=True, append_images=[NOISE]),
+        "the picture is animated; send one picture",
+    ),
     "a GIF": (encoded(GREY, "GIF"), "no whole PNG picture"),
     "a JPEG": (encoded(GREY, "JPEG"), "no whole PNG picture"),
+}
+JPEG = {"Content-Type": "image/jpeg"}
+JPEGS = {
+    "CMYK": (encoded(Image.new("CMYK", (28, 28)), "JPEG"), "mode CMYK; send 8 bit grey or RGB"),
+    "truncated": (encoded(NOISE, "JPEG")[:-200], "no whole JPEG picture"),
+    "a PNG": (encoded(GREY), "no whole JPEG picture"),
 }
 
 
@@ -175,10 +187,11 @@ def test_bad_pictures_are_refused(client: httpx.Client, name: str) -> None:
     refusal(client.post(V1, content=body, headers=PNG), 400, telling)
 
 
-def test_a_png_labelled_jpeg_is_refused(client: httpx.Client) -> None:
-    response = client.post(V1, content=encoded(GREY), headers={"Content-Type": "image/jpeg"})
+@pytest.mark.parametrize("name", JPEGS)
+def test_bad_jpegs_are_refused(client: httpx.Client, name: str) -> None:
+    body, telling = JPEGS[name]
 
-    refusal(response, 400, "no whole JPEG picture")
+    refusal(client.post(V1, content=body, headers=JPEG), 400, telling)
 
 
 def test_a_png_bomb_costs_no_memory(client: httpx.Client, running: Running) -> None:
@@ -449,7 +462,8 @@ def test_an_unknown_media_type_is_refused(client: httpx.Client, path: str) -> No
         ("GET", "/v1/models/nobody", 404, "model 'nobody' is not served here"),
         ("GET", "/v1/models/" + "x" * 5000, 404, "is not served here"),
         ("GET", "/v1/models/plain:predict", 405, "takes POST"),
-        ("GET", "/v1/models/plain:explain", 404, "is not served here"),
+        ("GET", "/v1/models/plain:explain", 405, "takes POST"),
+        ("POST", "/v1/models/plain:explain", 404, "model 'plain' gives no explanations"),
         ("GET", "/v2/models/plain/infer", 405, "another method"),
         ("PUT", "/v2/models/plain/infer", 405, "another method"),
         ("DELETE", "/v2", 405, "another method"),

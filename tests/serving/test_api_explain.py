@@ -77,6 +77,39 @@ def test_behind_a_question_mark_stands_what_arrays_and_pictures_cannot_say(clien
     assert np.allclose(answer["explanations"], 2 * np.array(slopes(3, 3, 3)))
 
 
+def test_what_the_json_says_counts_more_than_what_the_query_string_says(client: Client) -> None:
+    path, body = f"{EXPLAIN}?method=twice&class=3", {"instances": INPUTS.tolist()}
+    answers = [
+        client.post(path, json=body | asked).json()["explanations"]
+        for asked in ({}, {"class": 2}, {"method": "gradient"})
+    ]
+    both = client.post(path, json=body | {"classes": [0, 1, 2]})
+
+    assert np.allclose(answers[0], 2 * np.array(slopes(3, 3, 3)))
+    assert np.allclose(answers[1], 2 * np.array(slopes(2, 2, 2)))
+    assert np.allclose(answers[2], slopes(3, 3, 3))
+    assert "send one of them" in refused(both, 400)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("class=12345678901", "class 12345678901 does not exist; this model has 0 to 4"),
+        ("class=seven", "'class' is 'seven'; wanted a whole number"),
+        (
+            "classes=7",
+            "'classes' must be a list of whole numbers, one for each row; send it in JSON",
+        ),
+    ],
+)
+def test_behind_a_question_mark_mistakes_are_told_as_well(
+    client: Client, asked: str, message: str
+) -> None:
+    answer = client.post(f"{EXPLAIN}?{asked}", content=npy(INPUTS), headers=NPY)
+
+    assert message in refused(answer, 400)
+
+
 def test_an_array_comes_back_where_it_is_accepted(client: Client) -> None:
     headers = NPY | {"Accept": "application/x-npy"}
     answer = client.post(EXPLAIN, content=npy(INPUTS), headers=headers)
@@ -119,7 +152,8 @@ def test_labels_come_with_explanations_too(tmp_path: Path) -> None:
         ({"class": True}, 400, "wanted a whole number"),
         ({"class": 1.5}, 400, "wanted a whole number"),
         ({"class": "seven"}, 400, "wanted a whole number"),
-        ({"class": 10**30}, 400, "wanted a whole number"),
+        ({"class": 10**30}, 400, "does not exist; this model has 0 to 4"),
+        ({"classes": [0, 1, 10**30]}, 400, "does not exist; this model has 0 to 4"),
         ({"classes": [0, 1]}, 400, "2 classes for 3 rows"),
         ({"classes": [0, 1, 9]}, 400, "class 9 does not exist"),
         ({"classes": "012"}, 400, "'classes' must be a list"),
@@ -158,6 +192,19 @@ def test_where_the_likeliest_class_alone_is_explained_others_are_refused(tmp_pat
     said = refused(client.post(EXPLAIN, json={"instances": INPUTS.tolist(), "class": 1}), 403)
 
     assert said == "only the likeliest class of a row is explained; leave 'class' out"
+
+
+def test_a_section_that_says_nothing_explains_the_likeliest_class_alone(tmp_path: Path) -> None:
+    ready = service(tmp_path)
+    load(ready, victim=VICTIM, explaining=Explaining(Slopes(VICTIM), VICTIM.classes), queue=Queue())
+    client, body = client_of(ready), {"instances": INPUTS.tolist()}
+    named = [client.post(EXPLAIN, json=body | {"class": label}) for label in range(5)]
+    unnamed = client.post(EXPLAIN, json=body)
+
+    assert {refused(answer, 403) for answer in named} == {
+        "only the likeliest class of a row is explained; leave 'class' out"
+    }
+    assert unnamed.status_code == 200
 
 
 def test_what_the_policy_withholds_is_refused_without_a_hint(tmp_path: Path) -> None:

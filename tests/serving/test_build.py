@@ -8,7 +8,7 @@ import structlog
 import torch
 from prometheus_client import generate_latest
 
-from mantlet.errors import ConfigError, MantletError, StoreAway, WeightsError
+from mantlet.errors import ConfigError, MantletError, RequestError, StoreAway, WeightsError
 from mantlet.plugin import RememberingDefense
 from mantlet.types import Kind, State
 from serving import build, calibration, settings
@@ -355,6 +355,15 @@ def test_maps_that_leave_the_first_level_as_they_are_are_warned_of(
 
     assert [entry["level"] for entry in warned] == ([level] if level else [])
     assert all("explanation_display at the first level" in entry["remedy"] for entry in warned)
+
+
+def test_an_empty_section_explains_the_likeliest_class_alone(root: Path, tmp_path: Path) -> None:
+    loaded = explained(root, tmp_path, torch_victim(root))
+    pipeline = build.load_pipeline("m", loaded.models["m"], loaded)
+    assert pipeline.explaining is not None
+
+    with pytest.raises(RequestError, match="leave 'class' out"):
+        pipeline.explaining.read(1, {"class": 1})
 
 
 def test_a_defense_of_explanations_needs_a_model_that_explains(root: Path, tmp_path: Path) -> None:

@@ -45,6 +45,30 @@ def test_where_the_likeliest_class_alone_is_explained_another_is_refused() -> No
     assert refused.value.status == 403
 
 
+def test_unless_the_config_says_otherwise_the_likeliest_class_alone_is_explained() -> None:
+    with pytest.raises(RequestError, match="leave 'class' out") as refused:
+        explaining().read(1, {"class": 0})
+
+    assert Explain().classes == "top"
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("wanted", [10**30, 1e30, -1e30, 2**63, "12345678901", "-1", "9" * 1000])
+def test_numbers_that_are_too_large_are_classes_that_do_not_exist(wanted: object) -> None:
+    with pytest.raises(RequestError, match="does not exist; this model has 0 to 2") as refused:
+        explaining(classes="any").read(1, {"class": wanted})
+
+    assert refused.value.status == 400
+    assert len(str(refused.value)) < 120
+
+
+def test_a_text_where_classes_should_be_listed_is_sent_to_json() -> None:
+    with pytest.raises(RequestError, match=r"'classes' must be a list.*; send it in JSON"):
+        explaining(classes="any").read(1, {"classes": "7"})
+    with pytest.raises(RequestError, match=r"one for each row$"):
+        explaining(classes="any").read(1, {"classes": 7})
+
+
 def test_too_many_rows_are_refused() -> None:
     with pytest.raises(
         RequestError, match="5 rows to explain in one request; at most 4"

@@ -89,6 +89,23 @@ def test_normalisation_is_part_of_what_is_explained(tmp_path: Path) -> None:
     assert torch.allclose(maps[0].values, 2 * maps[1].values, atol=1e-6)
 
 
+@pytest.mark.parametrize(("low", "start"), [(-1.0, -1.0), (0.0, 0.0), (None, 0.0)])
+def test_integrated_gradients_begin_at_the_smallest_row_that_clients_may_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, low: float | None, start: float
+) -> None:
+    """Of a linear network they are the weights times the way; without a smallest value it begins at 0."""
+    monkeypatch.setitem(architectures.BUILTIN, "odd", Dense)  # type: ignore[arg-type]  # a dict in fact
+    network, path = Dense(), tmp_path / "odd.safetensors"
+    weights.save(network, path, {})
+    victim = TorchVictim(weights=path, architecture="odd", engine="torch", low=low)
+    victim.load(SETUP)
+    inputs, classes = rows(3, shape=(6,)), torch.tensor([0, 1, 2])
+    explainer = victim.explainer(Explain(of="logit"), b"key")
+    maps = explainer.explain(inputs, classes, "integrated_gradients").values
+
+    assert torch.allclose(maps, (inputs - start) * network.layer.weight.detach(), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [(Integer, "models of integers have no gradients"), (Rounding, "zero everywhere")],
