@@ -76,7 +76,9 @@ class Attribution:
         count = _rows_a_pass(inputs)
         maps = [
             ways[method](rows.detach().clone().requires_grad_(), own).detach().float().cpu()
-            for rows, own in zip(inputs.split(count), classes.split(count), strict=True)
+            for rows, own in zip(
+                torch.split(inputs, count), torch.split(classes, count), strict=True
+            )
         ]
         return Prediction(torch.cat(maps), Kind.ATTRIBUTIONS)
 
