@@ -123,7 +123,7 @@ def found(pictures: Tensor, clean: Tensor, secret: bytes) -> float:
     changed = changed.clamp(-most, most)
     size = int(taps().numel())
     gram, slopes = torch.zeros(size, size).double(), torch.zeros(size).double()
-    for part, target in zip(own.split(PART), changed.split(PART), strict=True):
+    for part, target in zip(torch.split(own, PART), torch.split(changed, PART), strict=True):
         padded = nn.functional.pad(part, (REACH,) * 4, mode="replicate")
         columns = nn.functional.unfold(padded, 2 * REACH + 1)  # (n, 81, h w)
         seen = columns.transpose(0, 1).flatten(1).double()

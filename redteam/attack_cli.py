@@ -1,24 +1,33 @@
 """The command ``attack``."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from serving.cli import err, out, progress_bar
 
+if TYPE_CHECKING:
+    from redteam.order import Order
+
 
 def _option(help_: str, *names: str) -> Any:
     return typer.Option(*names, help=help_)
 
 
-Name = Annotated[str, typer.Argument(help="The attack, such as knockoff.")]
+Name = Annotated[
+    str, typer.Argument(help="The attack, such as knockoff; i2i where pictures are translated.")
+]
 Target = Annotated[str, _option("Where the gateway is: http://HOST:PORT.")]
 Model = Annotated[str, _option("The name of the model there.")]
 Budget = Annotated[int, _option("Rows that may be sent; all of them are counted.")]
-Judged = Annotated[Path, _option("Labelled pictures that judge the clone: .npz.", "--eval")]
+Judged = Annotated[
+    Path, _option("Pictures that judge the clone: .npz, labelled but for i2i.", "--eval")
+]
 Out = Annotated[Path, _option("A folder; the same command goes on from what it holds.", "--out")]
 Surrogate = Annotated[Path | None, _option("The thief's own pictures: .npz or .npy.")]
 Keys = Annotated[list[str], _option("The key of an account. Repeatable; none where it is open.")]
@@ -35,7 +44,7 @@ Average = Annotated[int, _option("Ask about each row so many times.")]
 Jitter = Annotated[float, _option("Standard deviation of the noise on each of these times.")]
 Cover = Annotated[Path | None, _option("Honest pictures, which are sent among the others.")]
 CoverShare = Annotated[float, _option("How much of the traffic they are.")]
-Clone = Annotated[str, _option("The clone's architecture.")]
+Clone = Annotated[str, _option("The clone's architecture; lenet by default, superres of i2i.")]
 CloneSets = Annotated[list[str], _option("A setting of it: width=8. Repeatable.")]
 Classes = Annotated[
     int, _option("Classes, where the target does not say; 0 takes them from --eval.")
@@ -72,7 +81,7 @@ def attack(
     jitter: Jitter = 0.0,
     cover: Cover = None,
     cover_share: CoverShare = 0.5,
-    clone: Clone = "lenet",
+    clone: Clone = "",
     clone_set: CloneSets = [],
     classes: Classes = 0,
     surrogate_split: Split = "train",
@@ -88,28 +97,39 @@ def attack(
 ) -> None:
     """Steal from a running gateway of your own, and tell what the clone is worth."""
     options = {option.rstrip("_"): value for option, value in locals().items() if option != "json_"}
-    from redteam import attacking
-    from redteam.order import Order, prepared
+    from redteam.order import PICTURES, Order
 
     order = Order.of(**options)
-    prey, thief, judged = prepared(order)
+    steal = _of_pictures(order) if order.name == PICTURES else _of_classes(order)
     with progress_bar("attacking") as bar:
         task = bar.add_task("rows", total=budget)
 
         def show(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of)
 
-        told = attacking.run(
-            prey, thief, judged, order.out, ask_with=order.asks_with, progress=show
-        )
+        told = steal(order.out, ask_with=order.asks_with, progress=show)
     _tell(told, json_)
+
+
+def _of_classes(order: "Order") -> Callable[..., dict[str, Any]]:
+    from redteam import attacking
+    from redteam.order import prepared
+
+    return partial(attacking.run, *prepared(order))
+
+
+def _of_pictures(order: "Order") -> Callable[..., dict[str, Any]]:
+    from redteam import picture_theft
+
+    return partial(picture_theft.run, *picture_theft.prepared(order))
 
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:
     """What was measured, and how to go on where it was stopped."""
     table = Table("measure", "value")
-    shown = ("ended", "rows", "floats", "rows_learned", "clone_accuracy", "agreement", "verdict")
-    for name in shown:
+    shown = ["ended", "rows", "floats", "rows_learned", "clone_accuracy", "agreement", "verdict"]
+    shown += ["psnr_learned", "psnr_to_target", "psnr_unchanged"]
+    for name in filter(told.__contains__, shown):
         table.add_row(name.replace("_", " "), "-" if told[name] is None else str(told[name]))
     if as_json:
         typer.echo(json.dumps(told))

@@ -1,7 +1,7 @@
 """One theft from a running gateway: what is sent, what is kept when it stops, what is told of the clone."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import orjson
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mantlet import weights
 from mantlet.data import Images
@@ -17,6 +17,7 @@ from mantlet.errors import MantletError, TargetError
 from redteam import measures
 from redteam.accounts import Rotate, Turns
 from redteam.attacks.attack import Attack, Loot, Progress
+from redteam.attacks.translation import I2i, PictureMeans
 from redteam.averaging import Averaging
 from redteam.learning import Means
 from redteam.mixing import Mixing
@@ -69,8 +70,8 @@ class Target:
 class Thief:
     """An attack, its rows and its tricks: ``times`` jittered repeats of a row, a ``share`` of ``cover``."""
 
-    attack: Attack
-    means: Means
+    attack: Attack | I2i
+    means: Means | PictureMeans
     budget: int
     seed: int = 0
     times: int = 1
@@ -88,7 +89,7 @@ class Thief:
             "seed": self.seed,
             "surrogate": _hash_of(self.means.pool),
             "clone": {self.means.architecture: dict(self.means.settings)},
-            "classes": self.means.classes,
+            "classes": self.means.classes if isinstance(self.means, Means) else None,
             "average": [self.times, self.jitter],
             "cover": [_hash_of(self.cover), self.share] if self.cover is not None else None,
             "torch": torch.__version__,
@@ -103,7 +104,7 @@ class Thief:
             oracle = Averaging(oracle, times=self.times, jitter=self.jitter, generator=generator)
         return oracle
 
-    def sized(self, target: Target) -> Attack:
+    def sized(self, target: Target) -> Attack | I2i:
         """The attack with requests that go out at once, repeats and cover among them.
 
         What was answered before a refusal is then on the tape, and the clone learns from it.
@@ -139,16 +140,38 @@ def run(
     attack. A target that fails midway raises `TargetError`, one that answers what the attack cannot learn
     from `ConfigError`, both after what was sent is written down.
     """
+
+    def judge(loot: Loot) -> dict[str, Any]:
+        return _judged(loot, target, thief, judged, ask_with, out)
+
+    measured = ("clone_accuracy", "agreement", "verdict")
+    return stolen(target, thief, out, judge, measured=measured, progress=progress)
+
+
+def stolen(
+    target: Target,
+    thief: Thief,
+    out: Path,
+    judge: Callable[[Any], dict[str, Any]],
+    *,
+    measured: Sequence[str],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Steal, let ``judge`` tell of what the attack brings home, among others what is ``measured``; as `run` else."""
     generator = torch.Generator().manual_seed(thief.seed)
     with ExitStack() as stack:
         accounts = [stack.enter_context(target.account(key)) for key in target.credentials]
         whole = (Turns if target.split else Rotate)(accounts)
         tape = stack.enter_context(Tape(whole, out / TAPE, thief.header(target)))
-        told = _told(target, thief) | {"accounts": len(accounts), "rows_taped": tape.taped}
+        told = _told(target, thief, measured) | {
+            "accounts": len(accounts),
+            "rows_taped": tape.taped,
+        }
         loot, failure = None, None
         try:
             oracle = thief.tricks(_Stoppable(tape), generator)
-            loot = thief.sized(target).run(
+            attack: Any = thief.sized(target)  # with means of its own kind
+            loot = attack.run(
                 oracle, thief.means, budget=thief.budget, generator=generator, progress=progress
             )
         except (MantletError, KeyboardInterrupt) as error:
@@ -160,14 +183,14 @@ def run(
             "accounts_refused": len(accounts) - whole.left,
         }
     if loot is not None:
-        told |= _judged(loot, target, thief, judged, ask_with, out)
+        told |= judge(loot)
     _write(out / REPORT, told)
     if failure is not None:
         raise failure
     return told
 
 
-def _told(target: Target, thief: Thief) -> dict[str, Any]:
+def _told(target: Target, thief: Thief, measured: Sequence[str]) -> dict[str, Any]:
     """A report of which nothing is known yet."""
     return {
         **thief.header(target),
@@ -175,9 +198,7 @@ def _told(target: Target, thief: Thief) -> dict[str, Any]:
         "rows": 0,
         "floats": 0,
         "rows_learned": 0,
-        "clone_accuracy": None,
-        "agreement": None,
-        "verdict": None,
+        **dict.fromkeys(measured),
         "rows_asked_to_judge": 0,
     }
 
@@ -194,14 +215,21 @@ def _judged(
     told["clone_accuracy"] = round(measures.accuracy(answers, torch.from_numpy(judged.y)), 5)
     if ask_with is not None:
         told |= _agreement(answers, inputs, target, ask_with)
+    keep(loot.clone, target, thief, thief.means.settings, out)
+    return told
+
+
+def keep(
+    clone: nn.Module, target: Target, thief: Thief, settings: Mapping[str, Any], out: Path
+) -> None:
+    """Write a clone and what it is."""
     about = {
         "architecture": thief.means.architecture,
-        "settings": orjson.dumps(dict(thief.means.settings)).decode(),
+        "settings": orjson.dumps(dict(settings)).decode(),
         "attack": thief.attack.type,
         "stolen_from": f"{target.url} {target.model}",
     }
-    weights.save(loot.clone, out / CLONE, about)
-    return told
+    weights.save(clone, out / CLONE, about)
 
 
 def _agreement(answers: Tensor, inputs: Tensor, target: Target, key: str) -> dict[str, Any]:

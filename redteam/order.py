@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from mantlet.data import Images, load_images, parse_rows
 from mantlet.errors import ConfigError, TargetError
 from mantlet.registry import did_you_mean
+from mantlet.types import InputSpec
 from redteam import attacks
 from redteam.attacking import TAPE, Protocol, Target, Thief
 from redteam.attacks.attack import Attack
@@ -18,6 +19,9 @@ from redteam.oracle import Refused
 from redteam.tape import records_of
 from redteam.wire import Model
 from serving.settings import assign
+
+PICTURES = "i2i"
+"""The attack on models that translate, which `redteam.picture_theft` prepares."""
 
 
 class Order(BaseModel):
@@ -42,7 +46,7 @@ class Order(BaseModel):
     jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     cover: Path | None = None
     cover_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    clone: str = "lenet"
+    clone: str = ""
     clone_set: tuple[str, ...] = ()
     classes: Annotated[int, Field(ge=0)] = 0
     surrogate_split: str = "train"
@@ -124,12 +128,12 @@ def _means(order: Order, attack: Attack, model: Model | None, judged: Images) ->
     assert judged.y is not None
     told = model.classes if model is not None else None
     classes = order.classes or told or int(judged.y.max()) + 1
-    means = Means(pool, classes, order.clone, _parsed(order.clone_set) or {"width": 8})
+    means = Means(pool, classes, order.clone or "lenet", parsed(order.clone_set) or {"width": 8})
     try:
         means.network(torch.Generator().manual_seed(0)).eval()(torch.from_numpy(judged.x[:1]))
     except RuntimeError as error:
         raise ConfigError(
-            f"the clone '{order.clone}' does not take pictures of shape {judged.x.shape[1:]};"
+            f"the clone '{means.architecture}' does not take pictures of shape {judged.x.shape[1:]};"
             " choose an architecture that does with --clone"
         ) from error
     return means
@@ -143,24 +147,33 @@ def parse_attack(name: str, sets: Iterable[str], *, label_only: bool = False) ->
     """An attack by its type, with ``field=value`` settings (YAML values, a.b for a field of a field)."""
     known = attacks.known()
     if name not in known:
-        raise ConfigError(f"attack '{name}' is unknown; {did_you_mean(name, known)}")
-    raw = _parsed(sets)
+        raise ConfigError(f"attack '{name}' is unknown; {did_you_mean(name, [*known, PICTURES])}")
+    raw = parsed(sets)
     if label_only:
         raw["treatments"] = [{"type": "labels"}, *raw.get("treatments", [])]
+    return validated(known[name], raw)
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def validated(attack: type[Kind], raw: dict[str, Any]) -> Kind:
+    """An attack with its settings; raises `ConfigError` with a line a mistake."""
     try:
-        return known[name].model_validate({"type": name} | raw)
+        return attack.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explained(known[name], error))) from error
+        raise ConfigError("\n".join(_explained(attack, error))) from error
 
 
-def _parsed(sets: Iterable[str]) -> dict[str, Any]:
+def parsed(sets: Iterable[str]) -> dict[str, Any]:
+    """``field=value`` texts as nested settings, a.b for a field of a field."""
     raw: dict[str, Any] = {}
     for text in sets:
         assign(raw, text, what="setting", example="training.steps=500")
     return raw
 
 
-def _explained(attack: type[Attack], error: ValidationError) -> Iterator[str]:
+def _explained(attack: type[BaseModel], error: ValidationError) -> Iterator[str]:
     for mistake in error.errors(include_url=False):
         field = ".".join(str(part) for part in mistake["loc"])
         said = mistake["msg"].removeprefix("Value error, ")
@@ -216,7 +229,7 @@ def pictures(path: Path, what: str, model: Model | None, **choice: Any) -> Image
     """Rows of a file that have the shape of the model's; ``what`` names them in the error."""
     images = load_images(path, **choice)
     shape = images.x.shape[1:]
-    if model is not None and shape != model.shape:
+    if model is not None and not InputSpec(model.shape).takes(shape):
         raise ConfigError(
             f"{what} '{path}' has pictures of shape {shape}; the target's model takes {model.shape}"
         )

@@ -102,11 +102,8 @@ def verify(
     names = {"suspect": suspect, "independent": independent, "model": model}
     watermarked = generator_ownership.marks(loaded, model)
     if translator_ownership.marks(loaded, model) and (queries is not None or not watermarked):
-        asked = _asked(queries, split, rows)
-        opening = _opening(openers, _range(black_white))
-        translated = translator_ownership.verify(
-            loaded, asked, count=pictures, opening=opening, **names
-        )
+        asked, opening = _asked(queries, split, rows), _opening(openers, _range(black_white))
+        translated = _of_translator(loaded, names, asked, pictures, opening)
         _tell(translated, json_, _show_translators)
     elif watermarked:
         found = _of_generator(loaded, names, openers, pictures, _range(black_white))
@@ -127,6 +124,18 @@ def _of_generator(
 
     opening = _opening(openers, output_range)
     return generator_ownership.verify(loaded, count=count, opening=opening, **names)
+
+
+def _of_translator(
+    loaded: "Settings",
+    names: Mapping[str, Any],
+    asked: "np.ndarray",
+    count: int,
+    opening: "Opening",
+) -> "generator_ownership.Report":
+    from serving import translator_ownership
+
+    return translator_ownership.verify(loaded, asked, count=count, opening=opening, **names)
 
 
 def _opening(openers: "Openers", output_range: tuple[float, float] | None) -> "Opening":

@@ -39,6 +39,12 @@ class PictureMeans:
     architecture: str = "superres"
     settings: Mapping[str, int | float | str | bool] = field(default_factory=dict)
 
+    def fitted(self, given: Tensor, wanted: Tensor) -> Mapping[str, int | float | str | bool]:
+        """The settings; a `superres` without a scale gets that of the answers."""
+        if self.architecture != "superres" or "scale" in self.settings:
+            return self.settings
+        return {"scale": max(1, wanted.shape[2] // given.shape[2]), **self.settings}
+
 
 class I2i(BaseModel):
     """Sends pictures of its own, once each, and trains a network on the answers.
@@ -104,7 +110,7 @@ class I2i(BaseModel):
     ) -> nn.Module:
         """A new clone, trained on pairs (n, C, H, W) and (n, C, s H, s W)."""
         with seeded(generator):
-            clone = architectures.build(means.architecture, means.settings).train()
+            clone = architectures.build(means.architecture, means.fitted(given, wanted)).train()
         clone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the types lack it
         optimizer = torch.optim.Adam(clone.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
