@@ -76,6 +76,8 @@ ARMS = {
     "top class": Arm(Megex(**TOP), budgets=CURVE),
     "matched": Arm(Megex(**MATCHED), budgets=CURVE),
     "display, magnitudes": Arm(Megex(**TOP), defended=True),
+    "dfme, diverse, ten probes": Arm(Dfme(training=TRAINING, diversity=1.0, directions=10)),
+    "display, ten probes": Arm(Megex(**TOP, directions=10), defended=True),
     "display, jitter and prior": Arm(
         Megex(**TOP, jitters=2, reading="prior", defenses=(DISPLAY,)), defended=True
     ),
@@ -225,6 +227,7 @@ ANGLES: Sequence[tuple[str, Dfme, Defense | None]] = (
         DISPLAY,
     ),
     ("magnitudes on one probe", Megex(classes="top", recheck=0), DISPLAY),
+    ("magnitudes on ten probes", Megex(classes="top", directions=10, recheck=0), DISPLAY),
 )
 """Ways to the gradient: through maps as they are, and through the display."""
 

@@ -7,10 +7,12 @@ from typing import Any
 from redteam.judging import Record
 from redteam.measures import spread
 
-ADAPTIVE = ("display, magnitudes", "display, jitter and prior")
+TEN = "display, ten probes"
+ADAPTIVE = ("display, magnitudes", TEN, "display, jitter and prior")
 """Thieves who know the display, as the paper's attack does it."""
 FELLOW = "dfme, diverse"
 """What these fall back to: DFME with their own spread over the classes."""
+FELLOW_OF = {TEN: "dfme, diverse, ten probes"}
 BEYOND = ("display, matched", "display and budget, matched")
 MANY = 100_000
 GOAL = 0.8
@@ -103,10 +105,11 @@ def _alike(victim: str, own: Sequence[Record]) -> list[Record]:
     for arm in dict.fromkeys(t["arm"] for t in own):
         if arm not in (*ADAPTIVE, *BEYOND):
             continue
-        (score, own_spread), (base, deviation) = (scores(own, a, budget) for a in (arm, FELLOW))
+        fellow = FELLOW_OF.get(arm, FELLOW)
+        (score, own_spread), (base, deviation) = (scores(own, a, budget) for a in (arm, fellow))
         told.append(
             _floor(
-                f"{victim}: {arm} within one s.d. of {FELLOW} at {budget:,} rows",
+                f"{victim}: {arm} within one s.d. of {fellow} at {budget:,} rows",
                 f"{score:.3f} ± {own_spread:.3f} against {base:.3f} ± {deviation:.3f}",
                 met=score <= base + max(own_spread, deviation),
             )
