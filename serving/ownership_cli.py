@@ -1,6 +1,7 @@
 """The commands ``mantlet ownership``: is a suspect model a copy that learned from marked answers or pictures?"""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -181,9 +182,12 @@ def _range(text: str) -> tuple[float, float] | None:
         return None
     low, _, high = text.partition(":")
     try:
-        return float(low), float(high)
+        black, white = float(low), float(high)
     except ValueError:
         raise ConfigError(f"range '{text}': write BLACK:WHITE, such as -1:1") from None
+    if not (math.isfinite(black) and math.isfinite(white) and black != white):
+        raise ConfigError(f"range '{text}': black and white are two finite numbers, such as -1:1")
+    return black, white
 
 
 def _pairs(what: str, texts: list[str]) -> list[tuple[str, str]]:

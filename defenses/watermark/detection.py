@@ -69,9 +69,14 @@ def search(
     scale: float = 1.0,
     price: float = 1.0,
 ) -> Found:
-    """`detect` in what was read; p-values are multiplied by ``price``."""
+    """`detect` in what was read; p-values are multiplied by ``price``.
+
+    Raises `ValueError` where nothing was read, or waves that are not finite.
+    """
     if not len(reading):
         raise ValueError("there are no pictures to look at")
+    if not bool(torch.isfinite(torch.view_as_real(reading.waves)).all()):
+        raise ValueError("the waves of the pictures are not finite")
     places = allowed(reading.sizes, whole)
     waves, several = reading.whitened, len(reading) > 1
     mean = waves.mean(dim=0, keepdim=True)

@@ -67,11 +67,16 @@ def _of_rings(power: Tensor) -> Tensor:
 
 
 def read(images: Iterable[Tensor]) -> Reading:
-    """Read batches of (B, C, H, W) pictures in [0, 1], grey or RGB; batches may differ in size."""
+    """Read batches of (B, C, H, W) pictures in [0, 1], grey or RGB; batches may differ in size.
+
+    Raises `ValueError` for values that are not finite: what is no number fits every key.
+    """
     waves: list[Tensor] = []
     sizes: list[tuple[int, int]] = []
     for batch in images:
         height, width = batch.shape[-2:]
+        if not bool(torch.isfinite(batch).all()):
+            raise ValueError("pictures have values that are not finite; values in [0, 1] are read")
         for part in torch.split(batch, max(1, CHUNK // (height * width))):
             waves += [_waves(part.float())] if len(part) else []  # no transform takes none
             sizes += [(height, width)] * len(part)

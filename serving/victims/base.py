@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor
 
 from mantlet.attribution import Explainer
@@ -15,7 +15,7 @@ from serving.explaining import Explain
 from serving.victims import pictures
 from serving.victims.pictures import Run, Tiling
 
-Numbers = tuple[float, ...]
+Numbers = tuple[FiniteFloat, ...]
 LATENT = 8.0
 """Beyond that many standard deviations no number of a latent is taken."""
 PROBE_SIDE = 32
@@ -32,7 +32,7 @@ class VictimPlugin(Plugin, ABC):
 
     task_choice: Literal["auto", "classify", "generate", "translate"] = Field("auto", alias="task")
     """What the model does; ``auto`` is what its architecture says, or to classify."""
-    output_range: tuple[float, float] | None = None
+    output_range: tuple[FiniteFloat, FiniteFloat] | None = None
     """Black and white in the model's pictures; what its architecture says, or 0 and 1."""
     max_pixels: Annotated[int, Field(ge=1, le=1 << 26)] = 1 << 22
     """Pixels of a picture of any size that a client may send."""
@@ -45,9 +45,9 @@ class VictimPlugin(Plugin, ABC):
     luma: bool = False
     """Whether the model translates brightness alone, and clients send colour."""
 
-    low: float | None = 0.0
+    low: FiniteFloat | None = 0.0
     """Smallest value that clients may send; ``null`` for no bound."""
-    high: float | None = 1.0
+    high: FiniteFloat | None = 1.0
     """Largest value that clients may send; ``null`` for no bound."""
     mean: Annotated[Numbers, Field(max_length=16)] = ()
     """Subtracted from the inputs, one number a channel or one for all."""

@@ -171,6 +171,9 @@ def test_a_generator_is_known_by_its_pictures(
         (("--suspect", "none.npz"), "no such file"),
         (("--suspect", "none.txt"), "and no folder of pictures"),
         (("--suspect", "none.npz", "--range", "black"), "write BLACK:WHITE"),
+        (("--suspect", "none.npz", "--range=-inf:1"), "two finite numbers"),
+        (("--suspect", "none.npz", "--range=nan:1"), "two finite numbers"),
+        (("--suspect", "none.npz", "--range", "1:1"), "two finite numbers"),
     ],
 )
 def test_mistakes_about_a_suspect_generator_are_one_line(

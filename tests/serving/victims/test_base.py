@@ -1,5 +1,7 @@
 """What all victims share: bounds of the inputs and their normalisation."""
 
+from math import inf, nan
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -21,6 +23,12 @@ def victim(**settings: object) -> TorchVictim:
         ({"mean": [0.5, 0.5], "std": [0.5, 0.0]}, "must be above 0"),
         ({"low": 1.0, "high": 1.0}, "low 1.0 is not below high 1.0"),
         ({"low": 255.0}, "low 255.0 is not below high 1.0"),
+        ({"low": -inf}, "finite number"),
+        ({"high": nan}, "finite number"),
+        ({"mean": [nan], "std": [1.0]}, "finite number"),
+        ({"mean": [0.5], "std": [inf]}, "finite number"),
+        ({"output_range": [-inf, 1.0]}, "finite number"),
+        ({"output_range": [1.0, 1.0]}, "one value for black and white"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
