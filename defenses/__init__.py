@@ -25,6 +25,7 @@ from defenses.rounding import Rounding
 from defenses.semantic_interpolation import SemanticInterpolation
 from defenses.top_k import TopK
 from defenses.watermark.defense import Watermark
+from defenses.watermark.learned_defense import LearnedWatermark
 from mantlet.plugin import Defense, InputDefense
 from mantlet.registry import discover
 
@@ -45,6 +46,7 @@ BUILTIN: tuple[type[Defense], ...] = (
     Jpeg,
     HighBandDither,
     LabelOnly,
+    LearnedWatermark,
     Mad,
     ModelGuardS,
     ModelGuardW,

@@ -431,6 +431,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "watermark_generated": lambda: measured.table_of(marked.generated()),
     "watermark_traced": lambda: measured.table_of(marked.traced()),
     "watermark_fidelity": lambda: measured.table_of(marked.faithful()),
+    "watermark_copied": lambda: measured.table_of(marked.copied()),
     "watermark_photographs": lambda: measured.table_of(marked.photographs()),
     "watermark_speed": lambda: measured.table_of(marked.speed()),
     "explanations_thefts": explained.thefts,

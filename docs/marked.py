@@ -101,6 +101,18 @@ def faithful() -> list[Row]:
     ]
 
 
+def copied() -> list[Row]:
+    """P-values of what copies draw."""
+    head = ("pictures that the copy learned from", "of the copy", "p-value", "by another key")
+    return [
+        head,
+        *(
+            (r["of"], f"{r['shown']:,}", number(r["p"]), number(r["p_wrong_key"]))
+            for r in chosen("copied")
+        ),
+    ]
+
+
 def photographs() -> list[Row]:
     """Bits that are right, by method."""
     found = {(r["of"], r["distortion"]): r for r in chosen("photographs")}

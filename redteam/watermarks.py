@@ -6,12 +6,13 @@ Run as: python -m redteam.watermarks --data FOLDER --out docs/results/watermark.
 import argparse
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 import orjson
@@ -20,17 +21,22 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
+from defenses.watermark import learned
 from defenses.watermark.carriers import BITS, COUNT, TILE, MarkKey
 from defenses.watermark.detection import detect, looks
 from defenses.watermark.mark import Mark
 from defenses.watermark.reading import read
-from defenses.watermark.tracing import payload, trace
+from defenses.watermark.tracing import Suspect, payload, trace
 from mantlet import architectures, fidelity, weights
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
+from mantlet.gan_training import drawn as drawn_by
+from mantlet.gan_training import fit_gan
+from mantlet.learned_marks import LearnedMark
 from mantlet.plugin import Setup
 from redteam import rivals
 from redteam.distortions import LARGE, SMALL, levels
+from redteam.gan_cases import CLONE
 from redteam.judging import Record, lines
 from serving import logs
 from serving.victims.torch import TorchVictim
@@ -43,24 +49,35 @@ GENERATORS = {
 """Shipped generators, the pictures they learned from, and the classifier that judges theirs."""
 STRENGTHS = (38.0, 43.0)
 """What pictures keep, in dB: the default for small ones, and one that is hardly seen by a classifier."""
+LEARNED = 38.0
+"""What they keep with the mark that networks write and read."""
 CLIENTS = tuple(f"client {i}" for i in range(1_000))
 SET = 64
 """Pictures of one leak."""
+SHOWN = (64, 500, 2_000)
+"""Pictures of a copy."""
 SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many photographs, sets of a leak, traces, drawn pictures for `fidelity`, and keys."""
+    """How many photographs, sets of a leak, those with a learned mark, traces, drawn pictures, and keys.
+
+    A copy learns from ``bought`` pictures in ``copying`` steps.
+    """
 
     photographs: int = 30
     sets: int = 60
+    learned: int = 20
     traces: int = 400
     drawn: int = 5_000
+    bought: int = 20_000
+    copying: int = CLONE.steps
     keys: int = 1_000_000
 
 
-FULL, SMOKE = Size(), Size(photographs=1, sets=1, traces=2, drawn=100, keys=2_000)
+FULL = Size()
+SMOKE = Size(1, sets=1, learned=1, traces=2, drawn=100, bought=100, copying=3, keys=2_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +109,15 @@ def run(bench: Bench, out: Path) -> None:
     """All parts of the bench; those that the file has already are kept."""
     parts: dict[tuple[str, str], Callable[[], list[Record]]] = {}
     for name in GENERATORS:
-        for kept in STRENGTHS:
-            of = f"{name}, {kept:g} dB"
-            parts["generated", of] = partial(generated, bench, name, kept)
-            parts["traced", of] = partial(traced, bench, name, kept)
-            parts["fidelity", of] = partial(faithful, bench, name, kept)
+        ways: dict[str, Making] = {f"{kept:g} dB": partial(Spread, kept) for kept in STRENGTHS}
+        ways[f"learned, {LEARNED:g} dB"] = Learned
+        for way, made in ways.items():
+            of = f"{name}, {way}"
+            parts["generated", of] = partial(generated, bench, name, made)
+            parts["traced", of] = partial(traced, bench, name, made)
+            parts["fidelity", of] = partial(faithful, bench, name, made)
+            if way != f"{STRENGTHS[1]:g} dB":
+                parts["copied", of] = partial(copied, bench, name, made)
         parts["nulls", name] = partial(nulls, bench, name)
     for method in ("mantlet", *rivals.METHODS):
         parts["photographs", method] = partial(photographs, bench, method)
@@ -107,6 +128,56 @@ def run(bench: Bench, out: Path) -> None:
     for part, of in track([part for part in parts if part not in known], "watermarks"):
         records += [{"part": part, "of": of} | record for record in parts[part, of]()]
         out.write_bytes(lines(records))
+
+
+class Way(Protocol):
+    """A mark of one model under one secret."""
+
+    def embed(self, images: Tensor, clients: Sequence[str]) -> Tensor:
+        """Pictures as they leave."""
+
+    def p(self, images: Tensor, *, whole: tuple[int, int] | None = None) -> float:
+        """How unlikely what they show is without the mark."""
+
+    def suspects(self, images: Tensor) -> list[Suspect]:
+        """All clients, most likely first."""
+
+
+Making = Callable[[bytes, str], Way]
+"""From a secret and the name of a model."""
+
+
+class Spread:
+    """The mark of `watermark`."""
+
+    def __init__(self, kept: float, secret: bytes, model: str) -> None:
+        self._mark = Mark(secret, model, psnr=kept)
+        self.embed = self._mark.embed
+
+    def p(self, images: Tensor, *, whole: tuple[int, int] | None = None) -> float:
+        return detect(images, self._mark.key, whole=whole).p
+
+    def suspects(self, images: Tensor) -> list[Suspect]:
+        return trace(detect(images, self._mark.key), self._mark.key, CLIENTS)
+
+
+class Learned:
+    """The mark of `learned_watermark`, by the networks that ship."""
+
+    def __init__(self, secret: bytes, model: str) -> None:
+        self._networks = LearnedMark.load(learned.SHIPPED)
+        self._key = MarkKey(secret, model)
+
+    def embed(self, images: Tensor, clients: Sequence[str]) -> Tensor:
+        messages = torch.stack([learned.message(self._key, client) for client in clients])
+        return self._networks.embed(images, messages, LEARNED)
+
+    def p(self, images: Tensor, *, whole: tuple[int, int] | None = None) -> float:
+        return learned.detect(self._networks, images, self._key, whole=whole).p
+
+    def suspects(self, images: Tensor) -> list[Suspect]:
+        found = learned.detect(self._networks, images, self._key)
+        return learned.trace(found, self._key, CLIENTS)
 
 
 def photographs(bench: Bench, method: str) -> list[Record]:
@@ -152,24 +223,25 @@ def _decoding(way: rivals.Method, image: Tensor) -> Callable[[], object]:
     return lambda: way.decode(image)
 
 
-def generated(bench: Bench, name: str, kept: float) -> list[Record]:
+def generated(bench: Bench, name: str, made: Making) -> list[Record]:
     """P-values of sets of 64 pictures, each of another client under another key, after each distortion."""
-    pictures = drawn(bench, name, SET * bench.size.sets)
+    sets = bench.size.learned if made is Learned else bench.size.sets
+    pictures = drawn(bench, name, SET * sets)
     found: dict[str, list[float]] = {distortion: [] for distortion in SMALL}
     found["none, wrong key"], found["none, unmarked"] = [], []
     quality = []
     for i, clean in enumerate(pictures.split(SET)):  # type: ignore[no-untyped-call]  # torch leaves it untyped
         rng = np.random.default_rng(i)
-        mark = Mark(f"the owner's key {i}".encode(), name, psnr=kept)
+        mark = made(f"the owner's key {i}".encode(), name)
         served = levels(mark.embed(clean, [CLIENTS[i % len(CLIENTS)]] * len(clean)))
         quality.append(psnr(levels(clean), served))
         for distortion, distort in SMALL.items():
             changed = distort(served, rng)
-            found[distortion].append(detect(changed, mark.key, whole=(28, 28)).p)
-        found["none, unmarked"].append(detect(levels(clean), mark.key).p)
-        found["none, wrong key"].append(detect(served, MarkKey(b"another key", name)).p)
+            found[distortion].append(mark.p(changed, whole=(28, 28)))
+        found["none, unmarked"].append(mark.p(levels(clean)))
+        found["none, wrong key"].append(made(b"another key", name).p(served))
     about = {
-        "sets": bench.size.sets,
+        "sets": sets,
         "pictures": SET,
         "psnr": float(torch.cat(quality).mean()),
         "psnr_least": float(torch.cat(quality).min()),
@@ -181,17 +253,16 @@ def generated(bench: Bench, name: str, kept: float) -> list[Record]:
     ]
 
 
-def traced(bench: Bench, name: str, kept: float) -> list[Record]:
+def traced(bench: Bench, name: str, made: Making) -> list[Record]:
     """How often the client is named to whom 64 pictures were answered, among a thousand."""
-    mark = Mark(b"the owner's key", name, psnr=kept)
+    mark = made(b"the owner's key", name)
     rng = np.random.default_rng(1)
     pictures = drawn(bench, name, SET * bench.size.sets)
     right, p, honest = [], [], []
     for i in range(bench.size.traces):
         leaker = CLIENTS[i * 7 % len(CLIENTS)]
         clean = pictures[torch.from_numpy(rng.choice(len(pictures), SET, replace=False))]
-        found = detect(levels(mark.embed(clean, [leaker] * SET)), mark.key)
-        first, second, *_ = trace(found, mark.key, CLIENTS)
+        first, second, *_ = mark.suspects(levels(mark.embed(clean, [leaker] * SET)))
         right.append(first.client == leaker)
         p.append(first.p)
         honest.append(second.p if right[-1] else first.p)
@@ -208,7 +279,7 @@ def traced(bench: Bench, name: str, kept: float) -> list[Record]:
     ]
 
 
-def faithful(bench: Bench, name: str, kept: float) -> list[Record]:
+def faithful(bench: Bench, name: str, made: Making) -> list[Record]:
     """What the mark costs: distance of served and of clean pictures to real ones."""
     data, judge = GENERATORS[name]
     network = architectures.build("lenet", {})
@@ -218,7 +289,7 @@ def faithful(bench: Bench, name: str, kept: float) -> list[Record]:
     )
     clean = drawn(bench, name, len(real))
     clients = [CLIENTS[i % len(CLIENTS)] for i in range(len(real))]
-    served = Mark(b"the owner's key", name, psnr=kept).embed(clean, clients)
+    served = made(b"the owner's key", name).embed(clean, clients)
     features = {
         n: fidelity.embedded(x, network.eval())
         for n, x in (("real", real), ("clean", clean), ("served", served))
@@ -228,6 +299,23 @@ def faithful(bench: Bench, name: str, kept: float) -> list[Record]:
         for n in ("clean", "served")
     }
     return [{"pictures": len(real)} | distances]
+
+
+def copied(bench: Bench, name: str, made: Making) -> list[Record]:
+    """P-values of pictures that a copy draws, which learned from marked ones of one client."""
+    mark = made(b"the owner's key", name)
+    clean = torch.split(drawn(bench, name, bench.size.bought), 500)
+    bought = torch.cat([levels(mark.embed(part, [CLIENTS[0]] * len(part))) for part in clean])
+    settings = CLONE.model_copy(update={"steps": bench.size.copying})
+    gan = fit_gan(bought, settings, torch.Generator().manual_seed(0))
+    latents = torch.randn(SHOWN[-1], settings.latent, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        own = levels(drawn_by(gan.generator, latents))
+    other = made(b"another key", name)
+    return [
+        {"shown": n, "bought": len(bought), "p": mark.p(own[:n]), "p_wrong_key": other.p(own[:n])}
+        for n in SHOWN
+    ]
 
 
 def nulls(bench: Bench, name: str) -> list[Record]:

@@ -357,7 +357,7 @@ def train(
 ) -> None:
     """Train a model from RECIPE and write its weights as safetensors."""
     from defenses.ini.recipe import IniRecipe
-    from mantlet import gan_making
+    from mantlet import gan_making, mark_training
     from mantlet.training import Progress as Step
     from mantlet.training import Recipe
     from mantlet.translation_training import TranslateRecipe
@@ -379,6 +379,8 @@ def train(
             report = training.train_translate(plan, data, output, show)
         elif isinstance(plan, gan_making.GanRecipe):
             report = gan_making.make(plan, data, output=output, progress=show)
+        elif isinstance(plan, mark_training.MarkRecipe):
+            report = mark_training.make(plan, data, output=output, progress=show)
         else:
             report = training.train_foreign(plan, data, foreign, unseen, output, show)
     for line in report:

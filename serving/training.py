@@ -12,11 +12,12 @@ from mantlet.data import Images, load_images
 from mantlet.errors import ConfigError
 from mantlet.foreign_training import FALSE_ALARMS, ForeignRecipe
 from mantlet.gan_making import GanRecipe
+from mantlet.mark_training import MarkRecipe
 from mantlet.registry import did_you_mean
 from mantlet.training import Progress, Recipe
 from mantlet.translation_training import TranslateRecipe
 
-AnyRecipe = Recipe | ForeignRecipe | IniRecipe | TranslateRecipe | GanRecipe
+AnyRecipe = Recipe | ForeignRecipe | IniRecipe | TranslateRecipe | GanRecipe | MarkRecipe
 
 
 def load(recipe: Path) -> AnyRecipe:
@@ -27,6 +28,7 @@ def load(recipe: Path) -> AnyRecipe:
         "gan": GanRecipe,
         "ini": IniRecipe,
         "translate": TranslateRecipe,
+        "watermark": MarkRecipe,
     }
     kind = training.kind_of(recipe)
     if kind not in kinds:

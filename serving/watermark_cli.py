@@ -124,8 +124,6 @@ def trace(
     set_: SetOption = [],
 ) -> None:
     """Rank clients by how well their marks fit SOURCES, which one of them leaked."""
-    from defenses.watermark import tracing
-
     owner = _owner(key, config, model, set_)
     names = [*client, *_lines(clients)] or owner.clients()
     if not names:
@@ -135,7 +133,7 @@ def trace(
     names = list(dict.fromkeys(names))
     name_of = {owner.known_as(name): name for name in names}
     found = _found(list(_progress(_opened(sources, split, rows), "reading")), owner, whole, scale)
-    suspects = tracing.trace(found, owner.key, list(name_of))
+    suspects = owner.trace(found, list(name_of))
     ranked = [
         {"client": name_of[s.client], "p": s.p, "fit": s.fit, "bits": s.agreeing} for s in suspects
     ]
@@ -168,13 +166,11 @@ def _opened(sources: list[Path], split: str, rows: str) -> "Iterator[Batch]":
 
 
 def _found(batches: "list[Batch]", owner: "Owner", whole: str, scale: list[float]) -> "Found":
-    from defenses.watermark import detection
-
     for factor in scale:
         if not 0.1 <= factor <= 10:
             raise ConfigError(f"scale {factor:g}: give a factor from 0.1 to 10")
     images = [batch.images for batch in batches]
-    return detection.detect(images, owner.key, whole=_size(whole), scales=scale)
+    return owner.detect(images, whole=_size(whole), scales=scale)
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -10,8 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from defenses.watermark import detection, learned, tracing
 from defenses.watermark.carriers import MarkKey
 from defenses.watermark.defense import Watermark
+from defenses.watermark.detection import Found
+from defenses.watermark.learned_defense import LearnedWatermark
+from defenses.watermark.tracing import Suspect
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
@@ -44,7 +48,7 @@ class Owner:
 
     secret: bytes
     model: str
-    defense: Watermark
+    defense: Watermark | LearnedWatermark
     settings: Settings | None = None
 
     @property
@@ -71,11 +75,31 @@ class Owner:
         query = Query([self.known_as(client)] * len(images), torch.zeros(len(images), 1), 0.0)
         return self.defense(Prediction(images, Kind.IMAGES), query, {}).values
 
+    def detect(
+        self,
+        images: Sequence[Tensor],
+        *,
+        whole: tuple[int, int] | None = None,
+        scales: Sequence[float] = (),
+    ) -> Found:
+        """Look for the mark in batches of pictures, as `detection.detect` or `learned.detect` does."""
+        if isinstance(self.defense, Watermark):
+            return detection.detect(images, self.key, whole=whole, scales=scales)
+        if scales:
+            raise ConfigError("a learned mark is looked for at one scale; leave --scale out")
+        return learned.detect(self.defense.networks(), images, self.key, whole=whole)
+
+    def trace(self, found: Found, clients: Sequence[str]) -> list[Suspect]:
+        """Clients, as the mark names them, by how well their marks fit what was found."""
+        if isinstance(self.defense, Watermark):
+            return tracing.trace(found, self.key, clients)
+        return learned.trace(found, self.key, clients)
+
 
 def owner_of_gateway(settings: Settings, model: str) -> Owner:
     """The owner of a model of a config, the only one where none is named."""
     name, chosen = chosen_model(settings, model)
-    marks = [defense for defense in chosen.defenses if isinstance(defense, Watermark)]
+    marks = [d for d in chosen.defenses if isinstance(d, Watermark | LearnedWatermark)]
     secret = secret_of_gateway(settings)
     return Owner(secret, name, marks[0] if marks else Watermark(), settings)
 

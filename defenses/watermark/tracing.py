@@ -40,9 +40,13 @@ def trace(found: Found, key: MarkKey, clients: Sequence[str]) -> list[Suspect]:
     The bits of a client are a keyed hash of its name. For a client whose mark is not in the pictures they are
     fair coins, whatever else is: the bound of Chernoff on their sum holds, at best 2**-32.
     """
+    return ranked(payload(found, key).double(), key, clients)
+
+
+def ranked(said: Tensor, key: MarkKey, clients: Sequence[str]) -> list[Suspect]:
+    """The clients by how well their bits fit what is ``said`` of each (BITS,) bit."""
     if not clients:
         return []
-    said = payload(found, key).double()
     bits = torch.stack([key.bits(client) for client in clients]).double()  # (n, BITS)
     totals = bits @ said
     logs = bounds.log_chernoff(said.numpy(), totals.numpy())

@@ -35,6 +35,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
             "p_honest_least": 0.2,
         },
         {"part": "fidelity", "of": "g", "fid_clean_real": 2.0, "fid_served_real": 2.1},
+        {"part": "copied", "of": "g", "shown": 2_000, "p": 1e-13, "p_wrong_key": 0.4},
         {"part": "photographs", "of": "mantlet", "distortion": "none"} | record,
         {"part": "photographs", "of": "rivagan", "distortion": "none"} | record | {"bits": 0.97},
         {"part": "speed", "of": "all", "what": "read 256x256, mantlet", "ms": 10.0},
@@ -50,6 +51,7 @@ def test_each_table_shows_its_records() -> None:
     assert marked.generated()[1] == ("none", "g (38.04 or more)", "1e-20", "1e-09", "1e-30")
     assert marked.traced()[1] == ("g", "400", "99.5%", "1e-06", "0.01", "0.2")
     assert marked.faithful()[1] == ("g", "2.000", "2.100", "5.0%")
+    assert marked.copied()[1] == ("g", "2,000", "1e-13", "0.4")
     assert marked.photographs() == [
         ("done to the pictures", "Mantlet (40.1 dB)", "RivaGAN (40.1 dB)"),
         ("none", "99.00%", "97.00%"),
@@ -60,7 +62,14 @@ def test_each_table_shows_its_records() -> None:
 def test_without_records_tables_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(marked, "records", list)
 
-    tables = [marked.nulls, marked.generated, marked.traced, marked.faithful, marked.speed]
+    tables = [
+        marked.nulls,
+        marked.generated,
+        marked.traced,
+        marked.faithful,
+        marked.speed,
+        marked.copied,
+    ]
     assert all(len(made()) == 1 for made in [*tables, marked.photographs])
 
 

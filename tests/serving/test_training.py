@@ -1,5 +1,6 @@
 """``mantlet train``, without its command line."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import yaml
 from PIL import Image
 
 from defenses.ini.recipe import IniRecipe
+from defenses.watermark.learned import SHIPPED
 from mantlet import weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.foreign_training import ForeignRecipe
 from mantlet.foreignness import Foreignness
 from mantlet.gan_making import GanRecipe
+from mantlet.mark_training import MarkRecipe
 from mantlet.training import Progress, Recipe
 from mantlet.translation_training import TranslateRecipe
 from serving import training
@@ -91,6 +94,14 @@ def test_a_generator_is_trained_by_its_recipe(root: Path) -> None:
 
     assert isinstance(plan, GanRecipe)
     assert plan.output.resolve() == root / "configs/models/mnist-dcgan.safetensors"
+
+
+def test_a_mark_is_trained_by_its_recipe(root: Path) -> None:
+    plan = training.load(root / "configs/recipes/mnist-watermark.yaml")
+
+    assert isinstance(plan, MarkRecipe)
+    assert plan.output.resolve() == SHIPPED
+    assert json.loads(weights.metadata(SHIPPED)["recipe"])["steps"] == plan.steps
 
 
 def test_a_kind_that_nobody_knows_is_named(tmp_path: Path) -> None:

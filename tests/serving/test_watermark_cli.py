@@ -121,6 +121,32 @@ def test_the_gateways_config_names_key_model_and_clients(
     assert "2 clients compared" in said
 
 
+def test_a_learned_mark_is_found_where_the_config_has_one(
+    root: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raw = config(root, tmp_path, secret=SECRET)
+    weights = str(root / "configs/models/mnist-dcgan.safetensors")
+    victim = {"type": "torch", "architecture": "dcgan", "weights": weights}
+    raw["models"] = {"digits": {"victim": victim, "defenses": [{"type": "learned_watermark"}]}}
+    about = ("--config", write_config(tmp_path / "learned.yaml", raw))
+    to = tmp_path / "marked"
+    names = ["--client", "bob", "--client", "ann"]
+    mantlet(monkeypatch, "embed", pictures, "--to", to, "--client", "ann", *about)
+    capsys.readouterr()
+    assert mantlet(monkeypatch, "trace", to, *names, *about, "--json") == 0
+    found = told(capsys)
+    assert found["found"] is True
+    assert found["clients"][0]["client"] == "ann"  # type: ignore[index]
+    assert mantlet(monkeypatch, "detect", pictures, *about) == 0
+    assert "show no mark" in capsys.readouterr().out
+    assert mantlet(monkeypatch, "detect", to, "--scale", "2", *about) == 2
+    assert "looked for at one scale" in capsys.readouterr().err
+
+
 def test_crops_and_sizes_that_were_resized_are_sought(
     key: Path,
     pictures: Path,
