@@ -82,8 +82,10 @@ def defenses() -> str:
     rows = []
     for name in dict.fromkeys(r["defense"] for r in plain):
         found = [r for r in plain if r["defense"] == name]
+        seeds = {r["seed"] for r in found}
+        same = [r for r in without if r["seed"] in seeds]
         ratio = mean(r["fid_clone_victim"] for r in found) / mean(
-            r["fid_clone_victim"] for r in without
+            r["fid_clone_victim"] for r in same
         )
         psnr = [r["psnr"] for r in found if r["psnr"] is not None]
         served = f"{_told(found, 'fid_served_real')} / {_told(found, 'fid_served_real_many')}"

@@ -15,6 +15,8 @@ PROVEN, INNOCENT = 1e-6, 0.01
 WORSE = 1.05
 """What a mark does to ``fid_served_real``, at most."""
 COST = 1.15
+LOOK = "2000"
+"""How many pictures are looked at: the number that `mantlet ownership verify` takes, chosen before any was seen."""
 INTERPOLATED = ("linear_interpolation", "semantic_interpolation")
 
 
@@ -40,9 +42,15 @@ class Found:
         return [name for name in names if name.startswith(INTERPOLATED)]
 
     def ratio(self, measure: str, defense: str) -> float | None:
-        """Over the undefended one."""
-        with_, without = self.of(measure, defense), self.of(measure)
-        return with_ / without if with_ is not None and without else None
+        """Over the undefended one, of the seeds that both were measured on."""
+        pair = [self._by_seed(measure, name) for name in (defense, UNDEFENDED)]
+        seeds = pair[0].keys() & pair[1].keys()
+        below = sum(pair[1][seed] for seed in seeds)
+        return sum(pair[0][seed] for seed in seeds) / below if below else None
+
+    def _by_seed(self, measure: str, defense: str) -> dict[int, float]:
+        wanted = {"defense": defense, "thief": "plain", "budget": self._largest}
+        return {r["seed"]: r[measure] for r in self.clones if wanted.items() <= r.items()}
 
 
 def missed(records: Sequence[Record], costs: Mapping[str, Any], largest: int) -> list[str]:
@@ -108,20 +116,22 @@ def _utility(found: Found) -> Iterator[str]:
         yield f"{MARKED} raises fid_served_real {price:.3f}x; {WORSE}x is wanted"
 
 
+def looked(record: Record) -> float:
+    """The p-value that counts: that of `LOOK` pictures, and where fewer were shown that of all."""
+    told: Mapping[str, float] = record["p"]
+    return told[LOOK] if LOOK in told else list(told.values())[-1]
+
+
 def _proofs(found: Found) -> Iterator[str]:
     for record in found.clones:
-        p = min(record["p"].values())
+        p = looked(record)
         if record["defense"] == MARKED and p > PROVEN:
             yield f"seed {record['seed']}, {record['thief']}: no proof that a clone of marked pictures is one (p {p:.1e})"
 
 
 def _innocents(found: Found) -> Iterator[str]:
     for record in found.records:
-        last = list(record["p"].values())[-1]
-        if (
-            record["defense"] != MARKED
-            and record["model"] != "the API, marked"
-            and last <= INNOCENT
-        ):
+        p = looked(record)
+        if record["defense"] != MARKED and record["model"] != "the API, marked" and p <= INNOCENT:
             who = f"{record['model']}, {record['defense']}, {record.get('thief', 'no thief')}"
-            yield f"seed {record['seed']}: p {last:.1e} of what never saw a mark ({who})"
+            yield f"seed {record['seed']}: p {p:.1e} of what never saw a mark ({who})"

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from redteam.gan_floors import missed
+import pytest
+
+from redteam.gan_floors import looked, missed
 
 FIDS = {
     "fid_clone_victim": 2.0,
@@ -70,6 +72,17 @@ def test_each_floor_is_told_where_it_is_missed() -> None:
         assert any(telling in line for line in lines), (telling, lines)
 
 
+@pytest.mark.parametrize(("which", "defense"), [(6, "watermark"), (2, "none")])
+def test_only_the_look_that_was_chosen_before_counts(which: int, defense: str) -> None:
+    """No luckier one proves a clone, or accuses an innocent."""
+    lucky = {"64": 1e-9, "1000": 1e-9, "2000": 0.5, "5000": 1e-9}
+    lines = changed(which, p=lucky)
+
+    assert looked({"p": lucky}) == 0.5
+    assert looked({"p": {"32": 0.2, "64": 0.3}}) == 0.3
+    assert bool(lines) is (defense == "watermark")
+
+
 def test_a_chain_that_is_slow_is_told() -> None:
     (line,) = missed(fine(), {"ratio": {"watermark": 1.3}}, 20_000)
 
@@ -81,3 +94,9 @@ def test_means_over_seeds_are_judged() -> None:
     second[3] |= {"fid_clone_victim": 2.5}
 
     assert missed([*fine(), *second], {}, 20_000) == []
+
+
+def test_a_defense_is_compared_on_the_seeds_that_it_was_measured_on() -> None:
+    poor = clone(seed=1, fid_clone_victim=0.5)
+
+    assert missed([*fine(), poor], {}, 20_000) == []
