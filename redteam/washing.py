@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from defenses.watermark.seeing import residual
 from redteam.learning import seeded
 
 ROWS = 500
@@ -17,6 +18,8 @@ CODE = 24
 """Numbers through which the autoencoder passes a picture."""
 UPDATES, BATCH, RATE = 600, 64, 1e-3
 """How it is trained, by Adam."""
+TWICE = 2.0
+"""How much of a mean residue is taken away: a filter lets half of a pattern through."""
 
 
 class Wash(BaseModel):
@@ -28,7 +31,7 @@ class Wash(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    how: Literal["median", "jpeg", "blur", "autoencoder"]
+    how: Literal["median", "jpeg", "blur", "autoencoder", "black", "residue"]
     strength: PositiveFloat
 
     @model_validator(mode="after")
@@ -38,7 +41,11 @@ class Wash(BaseModel):
             raise ValueError(f"median of {self.strength:g} pixels; take 3, 5, 7 or 9")
         if self.how == "jpeg" and not (whole and self.strength <= 95):
             raise ValueError(f"jpeg of quality {self.strength:g}; take a whole number from 1 to 95")
-        if self.strength > 95:
+        if self.how == "black" and self.strength >= 1:
+            raise ValueError(f"black below {self.strength:g}; take less than 1")
+        if self.how == "residue" and not whole:
+            raise ValueError(f"residue of {self.strength:g} pictures; take a whole number")
+        if self.strength > 95 and self.how != "residue":
             raise ValueError(f"{self.how} of {self.strength:g}; take 95 or less")
         return self
 
@@ -50,6 +57,10 @@ class Wash(BaseModel):
             return jpeg(pictures, int(self.strength))
         if self.how == "blur":
             return blur(pictures, self.strength)
+        if self.how == "black":
+            return pictures.where(pictures >= self.strength, 0)
+        if self.how == "residue":
+            return less_residue(pictures, int(self.strength))
         return redrawn(pictures, generator, updates=max(1, round(UPDATES * self.strength)))
 
 
@@ -77,6 +88,12 @@ def blur(pictures: Tensor, sigma: float) -> Tensor:
     across = nn.functional.pad(down, (reach, reach, 0, 0), mode="replicate")
     across = nn.functional.conv2d(across, weights.view(1, 1, 1, -1))
     return across.reshape(pictures.shape).clamp(0, 1)
+
+
+def less_residue(pictures: Tensor, count: int) -> Tensor:
+    """Less twice what the first ``count`` pictures have in common where a filter takes it for noise."""
+    common = residual(pictures[:count]).mean(dim=0, keepdim=True)
+    return (pictures - TWICE * common).clamp(0, 1)
 
 
 def jpeg(pictures: Tensor, quality: int) -> Tensor:

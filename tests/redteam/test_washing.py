@@ -27,6 +27,8 @@ def noisy(pictures: Tensor) -> Tensor:
         Wash(how="jpeg", strength=70),
         Wash(how="blur", strength=0.7),
         Wash(how="autoencoder", strength=0.02),
+        Wash(how="black", strength=0.05),
+        Wash(how="residue", strength=2),
     ],
     ids=lambda wash: wash.how,
 )
@@ -59,6 +61,22 @@ def test_a_flat_picture_stays_as_it_is() -> None:
         assert torch.allclose(washed, flat, atol=1e-5)
 
 
+def test_nearly_black_becomes_black_and_the_rest_stays() -> None:
+    values = torch.tensor([0.0, 0.049, 0.051, 1.0]).view(1, 1, 2, 2)
+
+    assert Wash(how="black", strength=0.05).apply(values, torch.Generator()).flatten().tolist() == (
+        pytest.approx([0, 0, 0.051, 1])
+    )
+
+
+def test_a_pattern_that_16_pictures_share_is_taken_off_all_of_them() -> None:
+    pattern = 0.02 * torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    grey = torch.linspace(0.2, 0.8, 30).view(30, 1, 1, 1).expand(30, 1, 28, 28)
+    washed = Wash(how="residue", strength=16).apply(grey + pattern, torch.Generator())
+
+    assert (washed - grey).square().mean() < 0.5 * pattern.square().mean()
+
+
 def test_strong_compression_changes_more() -> None:
     pictures = noisy(drawn())
     changes = [float((jpeg(pictures, q) - pictures).square().mean()) for q in (90, 50, 10)]
@@ -82,7 +100,16 @@ def test_an_autoencoder_learns_its_pictures() -> None:
 
 @pytest.mark.parametrize(
     ("how", "strength"),
-    [("median", 2), ("median", 11), ("jpeg", 96), ("jpeg", 0.5), ("blur", 0), ("blur", 200)],
+    [
+        ("median", 2),
+        ("median", 11),
+        ("jpeg", 96),
+        ("jpeg", 0.5),
+        ("blur", 0),
+        ("blur", 200),
+        ("black", 1),
+        ("residue", 1.5),
+    ],
 )
 def test_strengths_that_mean_nothing_are_refused(how: str, strength: float) -> None:
     with pytest.raises(ValidationError):

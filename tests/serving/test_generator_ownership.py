@@ -91,6 +91,15 @@ def test_an_independent_generator_that_shows_the_mark_makes_the_proof_void(
     assert "this proves nothing" in verdict(report)[0]
 
 
+def test_the_more_generators_are_compared_the_lower_each_may_be() -> None:
+    """Of a hundred innocent ones one is at 0.01 by chance."""
+    readings = [Reading("m", 20, p, {20: p}) for p in (1e-9, 0.006, 0.5)]
+
+    assert not Report(readings[0], readings[1:2]).sound
+    assert Report(readings[0], readings[1:]).sound
+    assert not Report(readings[0], [*readings[1:], readings[0]]).sound
+
+
 def test_where_nothing_could_be_said_it_is_told(root: Path, tmp_path: Path) -> None:
     own = settings(root, tmp_path)
 
