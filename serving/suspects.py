@@ -111,9 +111,10 @@ def open_model(
     task: Task = Task.GENERATE,
     untold: Mapping[str, Any] = {},
     scale: int = 1,
+    luma: bool = False,
 ) -> VictimPlugin:
     """A model by its file or address, not loaded; ``untold`` are settings of a server without metadata."""
-    about: dict[str, Any] = {"name": "suspect", "output_range": opening.output_range}
+    about: dict[str, Any] = {"name": "suspect", "output_range": opening.output_range, "luma": luma}
     address = ADDRESS.fullmatch(name)
     if address:
         url, protocol, served = address.groups()

@@ -1,7 +1,8 @@
 """Whether a suspect that translates learned from this service, by the filter of `high_band_dither`."""
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +45,7 @@ def verify(
             f"model '{name}' has no defense 'high_band_dither'; give the config with which its pictures were answered"
         )
     secret, asked = secret_of_gateway(settings), torch.from_numpy(pictures[:count])
-    with closing(chosen.victim) as victim:
-        victim.load(Setup(torch.device("cpu"), b""))
+    with _loaded(chosen.victim) as victim:
         if victim.task is not Task.TRANSLATE:
             raise ConfigError(
                 f"the protected model is there to {victim.task}, and not to translate"
@@ -75,12 +75,14 @@ def read(name: str, made: Tensor, clean: Tensor, secret: bytes) -> Reading:
 
 
 def _answers_of(name: str, asked: Tensor, clean: Tensor, opening: Opening) -> Tensor:
-    """What a model by its name makes of the same inputs, of the same size."""
+    """What a model by its name makes of the same inputs, of the same size; one of brightness gets that of colours."""
     untold = {"input_shape": tuple(asked.shape[1:]), "output_shape": tuple(clean.shape[1:])}
     scale = max(1, clean.shape[2] // asked.shape[2])
-    model = open_model(name, opening, task=Task.TRANSLATE, untold=untold, scale=scale)
-    with closing(model):
-        model.load(Setup(torch.device("cpu"), b""))
+    about: Mapping[str, Any] = {"task": Task.TRANSLATE, "untold": untold, "scale": scale}
+    with ExitStack() as stack:
+        model = stack.enter_context(_loaded(open_model(name, opening, **about)))
+        if (model.task, model.input.shape[0], asked.shape[1]) == (Task.TRANSLATE, 1, 3):
+            model = stack.enter_context(_loaded(open_model(name, opening, luma=True, **about)))
         if model.task is not Task.TRANSLATE:
             raise ConfigError(f"suspect '{name}' is there to {model.task}, and not to translate")
         if not model.input.takes(tuple(asked.shape[1:])):
@@ -95,6 +97,13 @@ def _answers_of(name: str, asked: Tensor, clean: Tensor, opening: Opening) -> Te
             f" {tuple(clean.shape[1:])}, of the same: they cannot be compared"
         )
     return made
+
+
+@contextmanager
+def _loaded(model: VictimPlugin) -> Iterator[VictimPlugin]:
+    with closing(model):
+        model.load(Setup(torch.device("cpu"), b""))
+        yield model
 
 
 def _answers(model: VictimPlugin, asked: Tensor) -> Tensor:

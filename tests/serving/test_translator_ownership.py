@@ -112,8 +112,6 @@ def test_suspects_that_cannot_be_compared_are_named(
     own = settings(root, tmp_path)
     larger = build("superres", {"scale": 4, "channels": 3, "width": 4})
     weights.save(larger, tmp_path / "x4.safetensors", {})
-    grey = build("superres", {"scale": 2, "channels": 1, "width": 4})
-    weights.save(grey, tmp_path / "grey.safetensors", {})
     lenet = root / "configs/models/mnist-lenet.safetensors"
     for suspect, opening, telling in (
         (lenet, Opening("lenet"), "is there to classify, and not to translate"),
@@ -123,14 +121,32 @@ def test_suspects_that_cannot_be_compared_are_named(
             Opening("superres", {"scale": 4, "channels": 3, "width": 4}),
             r"makes pictures of \(3, 96, 96\), and the protected model \(3, 48, 48\)",
         ),
-        (
-            tmp_path / "grey.safetensors",
-            Opening("superres", {"scale": 2, "channels": 1, "width": 4}),
-            r"takes pictures of \(1, -1, -1\), and those of --queries have \(3, 24, 24\)",
-        ),
     ):
         with pytest.raises(ConfigError, match=telling):
             verify(own, pictures, str(suspect), opening=opening)
+
+
+def test_a_suspect_of_brightness_is_asked_about_that_of_colours(
+    root: Path, tmp_path: Path, pictures: np.ndarray
+) -> None:
+    fsrcnn = root / "tests/data/models/sr_fsrcnn_x2.onnx"
+    report = verify(settings(root, tmp_path), pictures, str(fsrcnn))
+
+    assert report.suspect.p > 0.01
+    assert report.suspect.pictures == 48
+
+
+def test_a_suspect_of_colours_is_none_of_a_grey_model(
+    root: Path, tmp_path: Path, pictures: np.ndarray
+) -> None:
+    about = {"scale": 2, "channels": 1, "width": 4}
+    weights.save(build("superres", about), tmp_path / "grey.safetensors", {})
+    victim = {"type": "torch", "weights": str(tmp_path / "grey.safetensors")}
+    victim |= {"architecture": "superres", "settings": about}
+    own = settings(root, tmp_path, grey={"victim": victim, **DITHERED})
+
+    with pytest.raises(ConfigError, match=r"takes pictures of \(3, -1, -1\), and those of --que"):
+        verify(own, pictures[:, :1], str(root / SUPERRES), opening=OPENING)
 
 
 def test_configs_and_pictures_that_say_nothing_are_named(
