@@ -144,8 +144,11 @@ class Gateway:
 
     def require_latents(self, client: Client) -> None:
         """403 for latents of a client's own where its level has none."""
-        known = self._standings.get(client.id)
-        if known and not self._level(client, known[0]).latents:
+        try:
+            level = self._treated(client)
+        except StoreError as error:
+            raise self._closed(error) from error
+        if not level.latents:
             raise RequestError(
                 403, "latents are not taken here; send n and seed", reason="latents_closed"
             )
@@ -198,6 +201,11 @@ class Gateway:
             return levels[0]
         return levels[self.pipeline.policy.index(standing.level) or 0]
 
+    def _treated(self, client: Client) -> Level:
+        """The level of a client that was admitted; read anew where it is no longer at hand, which is rare."""
+        known = self._standings.get(client.id)
+        return self._level(client, known[0] if known else self._standing(client.id))
+
     async def answer(self, client: Client, inputs: np.ndarray) -> Released:
         """What may be released for (n, *shape) rows of a client; charges its budget once."""
         return await self._given(self.batcher, Job(client, inputs))
@@ -233,6 +241,7 @@ class Gateway:
         self._seen.rows.inc(rows)
         try:
             given = await batcher.submit(job, rows, deadline)
+            delay_s = self._treated(client).delay_s
         except RequestError as error:
             if error.reason == LATE:  # or slow explanations would hold their queue for nothing
                 refund(explanations=0)
@@ -251,8 +260,6 @@ class Gateway:
         except Exception:
             refund(explanations=explanations)
             raise
-        known = self._standings.get(client.id)
-        delay_s = self._level(client, known[0]).delay_s if known else 0.0
         if delay_s:
             await asyncio.sleep(delay_s)
         return given

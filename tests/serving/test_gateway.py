@@ -388,6 +388,30 @@ def test_the_answers_of_a_level_wait(stage: Stage, monkeypatch: pytest.MonkeyPat
     assert [delay for delay in slept if delay] == [0.05]
 
 
+def test_what_a_level_closes_stays_closed_when_standings_are_no_longer_at_hand(
+    stage: Stage,
+) -> None:
+    scene = stage(
+        detectors=(Rate(rows=10),),
+        levels=(Level(name="normal"), Level(name="busy", suspicion=0.5, latents=False)),
+        store="sqlite:///state.db",
+    )
+    scene.ask(8)
+    scene.ask(1, "bob")
+    ann, bob = scene.visitor("ann"), scene.visitor("bob")
+    scene.run(scene.gateway.admit(ann))
+    scene.gateway._standings.clear()  # as one client too many does
+    scene.gateway.require_latents(bob)
+    with pytest.raises(RequestError, match="latents are not taken here"):
+        scene.gateway.require_latents(ann)
+    scene.gateway._standings.clear()
+    scene.gateway.store.close()
+    with pytest.raises(RequestError) as caught:
+        scene.gateway.require_latents(ann)
+
+    assert caught.value.status == 503
+
+
 def test_who_is_on_the_allow_list_is_served_as_before_and_watched(stage: Stage) -> None:
     scene = stage(
         detectors=(Rate(rows=10),),
