@@ -35,6 +35,13 @@ def text(path: Path, content: bytes) -> Path:
     return path
 
 
+def test_of_pairs_the_first_pictures_of_the_split_are_read(tmp_path: Path) -> None:
+    path = npz(tmp_path / "p.npz", a_train=GREY[:1], b_train=GREY[1:], a_test=GREY[1:])
+
+    assert load_images(path).x.max() == 15 / 255
+    assert load_images(path, "test").x.max() == 31 / 255
+
+
 def test_grey_bytes_become_pictures_with_a_channel_in_zero_to_one(tmp_path: Path) -> None:
     images = load_images(npz(tmp_path / "a.npz", x=GREY, y=np.array([3, 1], dtype=np.uint8)))
 
