@@ -34,7 +34,7 @@ class Jpeg(Defense):
     ) -> Prediction:
         clean = prediction.values
         levels = (clean * 255).round().to(torch.uint8).numpy(force=True)
-        packed = np.stack([self._again(picture) for picture in levels])
+        packed = np.ascontiguousarray(np.stack([self._again(picture) for picture in levels]))
         return replace(prediction, values=torch.from_numpy(packed).to(clean) / 255)
 
     def _again(self, picture: np.ndarray) -> np.ndarray:
@@ -46,4 +46,4 @@ class Jpeg(Defense):
         image.save(buffer, "JPEG", quality=self.quality)
         with Image.open(buffer) as opened:
             back = np.asarray(opened)
-        return back[None] if len(picture) == 1 else back.transpose(2, 0, 1)
+        return back[None] if len(picture) == 1 else np.ascontiguousarray(back.transpose(2, 0, 1))

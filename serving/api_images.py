@@ -11,7 +11,7 @@ from mantlet.types import Released, Task
 from serving import decoding, encoding
 from serving.admission import Client
 from serving.decoding import bad
-from serving.exchange import Receive, Scope, Send, headers_of, reply
+from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply
 from serving.gateway import Gateway
 from serving.latents import LARGEST_SEED
 from serving.service import Service
@@ -41,7 +41,8 @@ class Generate:
         released = await gateway.answer(client, rows)
         about: dict[str, object] = {} if seed is None else {"seed": seed}
         named = {} if seed is None else {SEED: str(seed)}
-        await _encode(send, released, headers.get("accept", ""), about, named)
+        kind = encoding.kind_for(headers.get("accept", ""), JSON)
+        await _encode(send, released, kind, about, named)
 
 
 def _latents(
@@ -81,7 +82,7 @@ def _whole(request: Mapping[str, Any], name: str, default: int, low: int, high: 
 class Translate:
     """``:translate``: a PNG, JPEG, .npy or JSON rows in, pictures of the same kind out.
 
-    A picture is answered with a PNG where nothing else is asked for.
+    A PNG is answered with a PNG, a JPEG with a JPEG and so on, where nothing else is asked for.
     """
 
     def __init__(self, service: Service) -> None:
@@ -98,20 +99,18 @@ class Translate:
         # a large picture takes a while to unpack, and others must not wait for it
         rows = await asyncio.to_thread(decoding.rows_of, headers, body, gateway.input, most)
         released = await gateway.answer(client, rows)
-        accept = headers.get("accept", "*/*")
-        pictured = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if pictured in decoding.PICTURES and accept in ("*/*", ""):
-            accept = encoding.PNG
-        await _encode(send, released, accept, {}, {})
+        asked = decoding.media_type(headers, decoding.TAKEN)
+        own = asked if asked in (encoding.NPY, *decoding.PICTURES) else JSON
+        await _encode(send, released, encoding.kind_for(headers.get("accept", ""), own), {}, {})
 
 
 async def _encode(
     send: Send,
     released: Released,
-    accept: str,
+    kind: str,
     about: dict[str, object],
     headers: Mapping[str, str],
 ) -> None:
     values = released.values.numpy()
-    body, kind = await asyncio.to_thread(encoding.pictures, values, accept, about)
+    body = await asyncio.to_thread(encoding.pictures, values, kind, about)
     await reply(send, body, content_type=kind, headers=headers)

@@ -1,11 +1,12 @@
 """The Open Inference Protocol, V2: JSON and the binary tensor extension."""
 
+import asyncio
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -13,8 +14,7 @@ import orjson
 from mantlet import __version__
 from mantlet.errors import RequestError
 from mantlet.types import InputSpec, Kind, Released, Task
-from serving import decoding
-from serving.admission import Client
+from serving import decoding, encoding
 from serving.decoding import bad
 from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
 from serving.explaining import Why
@@ -33,6 +33,7 @@ DATATYPES = {
 }
 EXPLANATION = "explanation"
 """The output that is answered, beside the other, to those who ask for it."""
+T = TypeVar("T")
 # ids and names beyond this are no ids and names
 MAX_TEXT = 1024
 
@@ -60,15 +61,23 @@ class Infer:
         gateway = self._service.gateway(path["model"], path.get("version"))
         await gateway.admit(client)
         body = await self._service.read_body(receive, headers)
-        ask = _decode(headers, body, gateway, client)
+        if gateway.task is Task.GENERATE:
+            gateway.require_latents(client)
+        ask = await _aside(gateway, lambda: _decode(headers, body, gateway))
         if ask.why is None:
             tensors = [await gateway.answer(client, ask.rows)]
         else:
             tensors = [*await gateway.explain(client, ask.rows, ask.why)]
-        await _encode(send, gateway, ask, tensors)
+        answer, more = await _aside(gateway, lambda: _encoded(gateway, ask, tensors))
+        await reply(send, answer, content_type=BINARY if ask.binary else JSON, headers=more)
 
 
-def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway, client: Client) -> Ask:
+async def _aside(gateway: Gateway, work: Callable[[], T]) -> T:
+    """In a thread where it may take long, that of large pictures: others must not wait for it."""
+    return await asyncio.to_thread(work) if gateway.input.is_open else work()
+
+
+def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway) -> Ask:
     head, tail = _cut(headers, body)
     request = decoding.parse_json(head)
     identity = request.get("id")
@@ -78,8 +87,6 @@ def _decode(headers: Mapping[str, str], body: bytes, gateway: Gateway, client: C
     if not (isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], dict)):
         raise bad("'inputs' must be a list with the model's one input tensor")
     spec = gateway.input
-    if gateway.task is Task.GENERATE:
-        gateway.require_latents(client)
     rows = _rows(inputs[0], tail, spec, gateway.queue.max_rows_per_request)
     names = _wanted(request, gateway)
     why = None
@@ -183,7 +190,10 @@ def _parameters(part: Mapping[str, Any]) -> Mapping[str, Any]:
     return parameters
 
 
-async def _encode(send: Send, gateway: Gateway, ask: Ask, tensors: Sequence[Released]) -> None:
+def _encoded(
+    gateway: Gateway, ask: Ask, tensors: Sequence[Released]
+) -> tuple[bytes, Mapping[str, str]]:
+    """Body and headers of an answer."""
     outputs, raw = list[dict[str, Any]](), b""
     for name, released in zip((gateway.output_name, EXPLANATION), tensors, strict=False):
         values = released.values.numpy()
@@ -196,16 +206,15 @@ async def _encode(send: Send, gateway: Gateway, ask: Ask, tensors: Sequence[Rele
             raw += values.tobytes()
             output["parameters"] = {"binary_data_size": values.nbytes}
         else:
+            encoding.check_json(values)
             output["data"] = values.ravel()
         outputs.append(output)
     answer: dict[str, Any] = {"model_name": gateway.name, "model_version": gateway.version}
     answer |= ({"id": ask.id} if ask.id is not None else {}) | {"outputs": outputs}
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     if not ask.binary:
-        await reply(send, head)
-        return
-    headers = {"Inference-Header-Content-Length": str(len(head))}
-    await reply(send, head + raw, content_type=BINARY, headers=headers)
+        return head, {}
+    return head + raw, {"Inference-Header-Content-Length": str(len(head))}
 
 
 class ServerMetadata:

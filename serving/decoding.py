@@ -28,6 +28,8 @@ JSON, NPY = "application/json", "application/x-npy"
 # curl sends -d bodies as a form, and every V1 example posts JSON that way
 JSON_TYPES = ("", JSON, "application/x-www-form-urlencoded")
 PICTURES = {"image/png": ("PNG",), "image/jpeg": ("JPEG",)}
+TAKEN = (*JSON_TYPES, NPY, *PICTURES)
+"""Media types of the rows of V1."""
 NPY_TAKEN = re.compile(r"[<>=|]?(f[248]|u1)")
 
 
@@ -61,7 +63,7 @@ def media_type(headers: Mapping[str, str], taken: Collection[str]) -> str:
 
 def rows_of(headers: Mapping[str, str], body: bytes, spec: InputSpec, max_rows: int) -> np.ndarray:
     """(n, *shape) float32 of a V1 body: JSON ``{"instances": rows}``, a .npy array or a picture."""
-    kind = media_type(headers, (*JSON_TYPES, NPY, *PICTURES))
+    kind = media_type(headers, TAKEN)
     if kind == NPY:
         return rows_from_npy(body, spec, max_rows)
     if kind in PICTURES:
@@ -215,6 +217,10 @@ def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) ->
     try:
         with Image.open(io.BytesIO(body), formats=formats) as picture:
             _check_header(picture, spec)  # before pixels are decoded
+            if (
+                picture.format == "PNG" and body[24] == 16
+            ):  # of colour Pillow keeps eight in silence
+                raise bad("the picture has 16 bits a channel; send 8 bit grey or RGB")
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32)
     except RequestError:
         raise

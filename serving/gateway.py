@@ -236,29 +236,30 @@ class Gateway:
             charged_at = self.admission.charge(client, rows, pixels, explanations)
         except StoreError as error:
             raise self._closed(error) from error
-        refund = partial(self.admission.refund, client, rows, charged_at, pixels)
+        refund = partial(self.admission.refund, client, rows, charged_at)
         deadline = asyncio.get_running_loop().time() + self.queue.deadline_s
         self._seen.rows.inc(rows)
         try:
-            given = await batcher.submit(job, rows, deadline)
+            weight = max(rows, -(-pixels // self.queue.pixels_a_row))
+            given = await batcher.submit(job, weight, deadline)
             delay_s = self._treated(client).delay_s
         except RequestError as error:
-            if error.reason == LATE:  # or slow explanations would hold their queue for nothing
-                refund(explanations=0)
+            if error.reason == LATE:  # or what is slow would hold the queue for nothing
+                refund(explanations=0, pixels=0)
             elif error.status >= 500 or error.reason == WITHHELD:
-                refund(explanations=explanations)
+                refund(explanations=explanations, pixels=pixels)
             raise
         except VictimTimeout as error:
-            refund(explanations=explanations)
+            refund(explanations=explanations, pixels=pixels)
             log.warning("victim_timeout", model=self.name, error=str(error))
             raise RequestError(
                 504, "the model took too long; try again", reason="victim_timeout"
             ) from error
         except MantletError as error:
-            refund(explanations=explanations)
+            refund(explanations=explanations, pixels=pixels)
             raise self._closed(error) from error
         except Exception:
-            refund(explanations=explanations)
+            refund(explanations=explanations, pixels=pixels)
             raise
         if delay_s:
             await asyncio.sleep(delay_s)

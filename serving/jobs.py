@@ -32,13 +32,20 @@ def in_groups(
     key: Callable[[Job], Hashable],
     work: Callable[[Sequence[Job]], list[A | Exception]],
 ) -> list[A | Exception]:
-    """Answers to jobs of which those with one ``key`` can go through the model together, in their order."""
+    """Answers to jobs of which those with one ``key`` can go through the model together, in their order.
+
+    What one group raises is the answer to that group alone: others may be remembered already.
+    """
     places: dict[Hashable, list[int]] = {}
     for place, job in enumerate(jobs):
         places.setdefault(key(job), []).append(place)
     answers: dict[int, A | Exception] = {}
     for own in places.values():
-        answers |= zip(own, work([jobs[place] for place in own]), strict=True)
+        try:
+            given = work([jobs[place] for place in own])
+        except Exception as error:  # handed to everybody who waits for this group
+            given = [error] * len(own)
+        answers |= zip(own, given, strict=True)
     return [answers[place] for place in range(len(jobs))]
 
 

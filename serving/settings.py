@@ -152,6 +152,8 @@ class Queue(Section):
 
     max_batch_rows: PositiveInt = 256
     """Rows that go through the model at once."""
+    pixels_a_row: PositiveInt = 4096
+    """Pixels of a picture of any size that count as a row, in the two bounds above and below."""
     max_queue_rows: PositiveInt = 4096
     """Rows that may wait; requests beyond that are refused with 503."""
     max_rows_per_request: PositiveInt = 256

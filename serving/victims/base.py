@@ -1,8 +1,10 @@
 """What every victim's settings share: how inputs are normalised, and their range."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Annotated, Literal
 
+import structlog
 import torch
 from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor
@@ -15,9 +17,12 @@ from serving.explaining import Explain
 from serving.victims import pictures
 from serving.victims.pictures import Run, Tiling
 
+log = structlog.get_logger(__name__)
 Numbers = tuple[FiniteFloat, ...]
 LATENT = 8.0
 """Beyond that many standard deviations no number of a latent is taken."""
+TILED = 1 / 255
+"""Largest difference in a pixel at which tiles count as the same as the whole."""
 PROBE_SIDE = 32
 """Side of the pictures on which a model that takes any size is tried."""
 
@@ -34,7 +39,7 @@ class VictimPlugin(Plugin, ABC):
     """What the model does; ``auto`` is what its architecture says, or to classify."""
     output_range: tuple[FiniteFloat, FiniteFloat] | None = None
     """Black and white in the model's pictures; what its architecture says, or 0 and 1."""
-    max_pixels: Annotated[int, Field(ge=1, le=1 << 26)] = 1 << 22
+    max_pixels: Annotated[int, Field(ge=1, le=1 << 26)] = 1 << 20
     """Pixels of a picture of any size that a client may send."""
     tile: Annotated[int, Field(ge=16, le=4096)] = 256
     """Larger pictures are translated in tiles of that many pixels a side."""
@@ -186,6 +191,29 @@ class VictimPlugin(Plugin, ABC):
                 " large"
             )
         return int(sides[0])
+
+    def settled(
+        self, tiling: Tiling, spec: InputSpec, run: Run, output_range: tuple[float, float]
+    ) -> tuple[Tiling, InputSpec]:
+        """Tiling and spec of a model that was tried: one that looks at whole pictures gets them whole.
+
+        It then takes pictures of as many pixels as a tile has, since there is nothing to bound its memory else.
+        """
+        if not spec.is_open:
+            return tiling, spec
+        channels = 1 if self.luma else spec.shape[0]
+        tiling = tiling.fitted(run, channels)
+        black, white = output_range
+        if tiling.difference(run, channels) <= abs(white - black) * TILED:
+            return tiling, spec
+        most = min(self.max_pixels, self.tile**2)
+        log.warning(
+            "victim_looks_at_whole_pictures",
+            victim=self.name,
+            max_pixels=most,
+            remedy="its answers differ in tiles, so it gets none; set 'tile' for larger pictures",
+        )
+        return replace(tiling, side=most), replace(spec, max_pixels=most)
 
     def pictured(
         self, inputs: Tensor, run: Run, tiling: Tiling | None, output_range: tuple[float, float]

@@ -89,7 +89,13 @@ class OnnxVictim(VictimPlugin):
             )
         if self.task is Task.TRANSLATE:
             scale = self.scale_of(self._probe_input(), answers)
-            self._tiling = self.tiling_of(self._input, scale)
+            tiling = self.tiling_of(self._input, scale)
+            self._tiling, self._input = self.settled(
+                tiling,
+                self._input,
+                lambda rows: self._forward(rows)[0],
+                self.output_range or (0.0, 1.0),
+            )
         sides = [OPEN if self._input.is_open else n for n in answers.shape[2:]]
         self._output_shape = (3 if self.luma else int(answers.shape[1]), *sides)
         self.predict(self.probe(1))  # pictures are finite, and tiles of the right size

@@ -1,7 +1,7 @@
 """From what an image model computes to pictures in [0, 1], of any size, with what detectors see of them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from mantlet.types import Kind, Prediction
 Run = Callable[[Tensor], Tensor]
 SIDE = 8
 """Side of a thumbnail, in pixels."""
+LEAST = (1, 2, 4, 8, 16, 32)
+"""Least sides that are tried."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness of ITU-R BT.601, as JPEG has it."""
 
@@ -53,13 +55,40 @@ class Tiling:
 
     Tiles overlap by ``margin`` pixels, so that a model that looks no further than that answers as it
     would to the whole picture. Sides are filled up to a ``multiple`` by mirroring. The answer is
-    ``scale`` times as large as the picture.
+    ``scale`` times as large as the picture. Sides under ``least`` are filled up too.
     """
 
     side: int
     margin: int
     multiple: int
     scale: int
+    least: int = 1
+
+    def fitted(self, run: Run, channels: int) -> "Tiling":
+        """With the least side that a model takes: some cannot mirror what is narrower than they look."""
+        for least in LEAST:
+            try:
+                side = -(-least // self.multiple) * self.multiple
+                run(torch.full((1, channels, side, side), 0.5))
+            except Exception:  # noqa: S112  # engines refuse sizes in their own ways; the next is larger
+                continue
+            return replace(self, least=least)
+        raise VictimError(f"the victim takes no picture of {LEAST[-1]} pixels a side or less")
+
+    def difference(self, run: Run, channels: int) -> float:
+        """How far tiles are from the whole in any pixel, on a probe that grows brighter across.
+
+        A model that looks at the whole picture, as normalisation by picture does, answers otherwise in tiles.
+        """
+        margin = -(-self.margin // self.multiple) * self.multiple
+        step = -(-max(self.least, 16) // self.multiple) * self.multiple
+        small = replace(self, side=2 * margin + step)
+        side = 3 * small.side
+        ramp = torch.linspace(0, 1, side).view(1, 1, 1, side).expand(1, channels, side, side)
+        noise = torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0))
+        probe = (ramp * (0.5 + 0.5 * noise)).contiguous()
+        whole = replace(self, side=side)
+        return float((small.run(run, probe) - whole.run(run, probe)).abs().max())
 
     def run(self, run: Run, inputs: Tensor) -> Tensor:
         """(B, C', sH, sW) of (B, C, H, W)."""
@@ -89,7 +118,8 @@ class Tiling:
 
     def _filled(self, inputs: Tensor) -> Tensor:
         """Sides filled up to the multiple."""
-        below, after = (-length % self.multiple for length in inputs.shape[2:])
+        least = -(-self.least // self.multiple) * self.multiple
+        below, after = (max(least - length, -length % self.multiple) for length in inputs.shape[2:])
         if not below and not after:
             return inputs
         mirrored = below < inputs.shape[2] and after < inputs.shape[3]

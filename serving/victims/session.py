@@ -32,7 +32,7 @@ def open_session(model: Path | bytes, *, threads: int = 1) -> "onnxruntime.Infer
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # spinning threads steal the core that the event loop needs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = str(model) if isinstance(model, Path) else model

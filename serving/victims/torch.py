@@ -84,7 +84,10 @@ class TorchVictim(VictimPlugin):
         if self.task is Task.TRANSLATE:
             scale = self.scale_of(self.probe(1), answer)
             margin = getattr(network, "radius", None)
-            self._tiling = self.tiling_of(self._input, scale, margin)
+            tiling = self.tiling_of(self._input, scale, margin)
+            self._tiling, self._input = self.settled(
+                tiling, self._input, lambda rows: self._eager(rows)[0], self._range
+            )
         sides = [OPEN if self._input.is_open else n for n in answer.shape[2:]]
         self._output_shape = (3 if self.luma else int(answer.shape[1]), *sides)
         self._choose_engine()

@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from defenses.jpeg import Jpeg
 from serving.policy import Level
 from serving.service import Service
 from serving.settings import Queue
@@ -258,8 +261,20 @@ def cmyk() -> bytes:
     return buffer.getvalue()
 
 
+def deep() -> bytes:
+    """A PNG of 16 bits a channel in colour, of which Pillow writes none."""
+    head = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(7))), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 BAD_PICTURES: dict[str, tuple[bytes, str, int, str]] = {
     "thirty megapixels": (png(np.zeros((5000, 6000), np.uint8)), "image/png", 413, "30000000"),
+    "sixteen bits of colour": (deep(), "image/png", 400, "16 bits a channel"),
     "sixteen bits": (png(np.zeros((8, 8), np.uint16)), "image/png", 400, "mode I;16"),
     "CMYK": (cmyk(), "image/jpeg", 400, "mode CMYK"),
     "alpha": (png(np.zeros((8, 8, 4), np.uint8)), "image/png", 400, "transparent"),
@@ -290,3 +305,45 @@ def test_json_and_npy_rows_may_be_of_any_size(tmp_path: Path) -> None:
 
     assert np.shape(nested.json()["predictions"]) == (2, 1, 10, 6)
     assert np.load(io.BytesIO(packed.content)).shape == (2, 1, 10, 6)
+
+
+def test_answers_come_in_the_kind_of_the_question(tmp_path: Path) -> None:
+    _, client = serving(tmp_path, translator())
+    picture, buffer = io.BytesIO(), io.BytesIO()
+    Image.fromarray(grey(8, 8)).save(picture, "JPEG")
+    np.save(buffer, np.zeros((1, 1, 4, 4), np.float32))
+    bodies = {"image/jpeg": picture.getvalue(), "application/x-npy": buffer.getvalue()}
+    kinds = {
+        kind: client.post(TURN, content=body, headers={"Content-Type": kind}).headers[
+            "content-type"
+        ]
+        for kind, body in bodies.items()
+    }
+
+    assert kinds == {kind: kind for kind in bodies}
+
+
+def test_every_form_is_answered_behind_jpeg(tmp_path: Path) -> None:
+    defense = Jpeg(quality=60)
+    _, client = serving(tmp_path, translator(luma=True), defenses=[defense])
+    rows = np.full((1, 3, 8, 8), 0.5, np.float32)
+    tensor = {"name": "input", "shape": [1, 3, 8, 8], "datatype": "FP32"}
+    said = client.post(TURN, json={"instances": rows.tolist()})
+    infer = client.post(
+        "/v2/models/mnist/infer", json={"inputs": [tensor | {"data": rows.ravel().tolist()}]}
+    )
+
+    assert (said.status_code, infer.status_code) == (200, 200), infer.text
+    assert np.allclose(
+        np.ravel(said.json()["predictions"]), infer.json()["outputs"][0]["data"], atol=1e-6
+    )
+
+
+def test_large_pictures_weigh_more_in_the_queue(tmp_path: Path) -> None:
+    ready = service(tmp_path)
+    load(ready, victim=translator(), queue=Queue(max_queue_rows=4, pixels_a_row=64))
+    client = client_of(ready)
+    kind = {"Content-Type": "image/png"}
+
+    assert client.post(TURN, content=png(grey(16, 16)), headers=kind).status_code == 200
+    assert client.post(TURN, content=png(grey(16, 17)), headers=kind).status_code == 503

@@ -31,3 +31,15 @@ def test_groups_are_worked_on_together_and_answered_in_order() -> None:
 
     assert answers == [10, 20, 30, 40]
     assert worked == [[1, 3], [2], [4]]
+
+
+def test_a_group_that_fails_takes_no_other_along() -> None:
+    def work(jobs: list[Job]) -> list[int]:
+        if jobs[0].why:
+            raise ValueError("no")
+        return [len(each.inputs) for each in jobs]
+
+    failed, given = in_groups([job(1, "a"), job(2)], method_of, work)  # type: ignore[arg-type]  # as above
+
+    assert isinstance(failed, ValueError)
+    assert given == 2

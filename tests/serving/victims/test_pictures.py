@@ -67,6 +67,7 @@ def test_no_tile_is_larger_than_asked() -> None:
 
     def run(tile: Tensor) -> Tensor:
         seen.append(max(tile.shape[2:]))
+        assert tile.shape[2] % 4 == tile.shape[3] % 4 == 0
         return tile
 
     Tiling(side=32, margin=3, multiple=4, scale=1).run(run, drawn(1, 1, 100, 70))
@@ -96,3 +97,31 @@ def test_a_model_of_brightness_keeps_the_hues() -> None:
     inputs = drawn(1, 3, 8, 8)
 
     assert torch.allclose(pictures.by_luma(brighter, 1)(inputs), inputs + 0.1, atol=1e-5)
+
+
+class Normalised(nn.Module):
+    """Looks at the whole picture: it divides by the largest brightness."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs / inputs.amax(dim=(2, 3), keepdim=True)
+
+
+def test_what_looks_at_whole_pictures_is_told_from_what_does_not() -> None:
+    tiling = Tiling(side=64, margin=3, multiple=1, scale=1)
+
+    assert tiling.difference(enlarger(1), 1) < 1e-5
+    assert tiling.difference(Normalised(), 1) > 0.1
+
+
+def test_narrow_pictures_are_filled_up_to_what_a_model_can_mirror() -> None:
+    mirror = nn.ReflectionPad2d(3)
+
+    def run(inputs: Tensor) -> Tensor:
+        padded: Tensor = mirror(inputs)
+        return padded[:, :, 3:-3, 3:-3]
+
+    tiling = Tiling(side=64, margin=3, multiple=1, scale=1).fitted(run, 1)
+    narrow = drawn(1, 1, 1, 40)
+
+    assert tiling.least == 4
+    assert torch.equal(tiling.run(run, narrow), narrow)
