@@ -1,21 +1,22 @@
 """Whether a suspect generator learned from the pictures of this service, by their mark (`watermark`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from defenses.watermark import reading
 from defenses.watermark.carriers import MarkKey
 from defenses.watermark.defense import Watermark
-from defenses.watermark.detection import detect
+from defenses.watermark.detection import search
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Task
 from serving.ownership import CONTROL, PROVEN, chosen_model, secret_of_gateway
 from serving.settings import Settings
-from serving.suspects import PLAIN, Opening, first, pictures_of
+from serving.suspects import PLAIN, Opening, pictures_of
 
 PICTURES = 2_000
 """Looked at by default."""
@@ -108,15 +109,16 @@ def verify(
     return Report(readings[0], readings[1:])
 
 
-def read(name: str, batches: Sequence[Tensor], key: MarkKey) -> Reading:
-    """What pictures in batches (n, C, H, W) in [0, 1] show of a key.
+def read(name: str, batches: Iterable[Tensor], key: MarkKey) -> Reading:
+    """What pictures in batches (n, C, H, W) in [0, 1] show of a key; no batch is kept.
 
     The null hypothesis is that the key was drawn independently of the pictures; `defenses.watermark.detection`
     bounds the p-value under it whatever the pictures are. The one that counts is that of all of them.
     """
-    total = sum(map(len, batches))
+    waves = reading.read(batches)
+    total = len(waves)
     counts = [FEWEST << n for n in range(32) if FEWEST << n < total]
-    along = {n: detect(list(first(batches, n)), key).p for n in (*counts, total)}
+    along = {n: search(waves.first(n), key).p for n in (*counts, total)}
     return Reading(name, total, along[total], along)
 
 

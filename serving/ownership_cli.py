@@ -29,7 +29,7 @@ Suspect = Annotated[
     str,
     typer.Option(
         help="A .safetensors or .onnx file, or http://HOST/v1/models/NAME (or v2); of a generator also a"
-        " folder of its pictures, a .npz or a .npy."
+        " folder of its pictures, a .zip, .npz or .npy."
     ),
 ]
 Queries = Annotated[
@@ -64,7 +64,7 @@ def verify(
     queries: Queries = None,
     pictures: Pictures = 2_000,
     black_white: Range = "",
-    split: Annotated[str, typer.Option(help="Which split of the .npz.")] = "train",
+    split: Annotated[str, typer.Option(help="Which split of a .npz.")] = "train",
     rows: Annotated[str, typer.Option(help="Which rows of it, START:STOP.")] = ":",
     independent: Annotated[
         list[str], typer.Option(help="A model known to be no copy, as a control. Repeatable.")
@@ -100,31 +100,21 @@ def verify(
         {name: yaml.safe_load(value) for name, value in _pairs("setting", setting)},
         dict(_pairs("header", header)),
     )
-    names = {"suspect": suspect, "independent": independent, "model": model}
+    names: dict[str, Any] = {"suspect": suspect, "independent": independent, "model": model}
+    part = (split, rows)
     watermarked = generator_ownership.marks(loaded, model)
     if translator_ownership.marks(loaded, model) and (queries is not None or not watermarked):
-        asked, opening = _asked(queries, split, rows), _opening(openers, _range(black_white))
+        asked = _asked(queries, *part)
+        opening = _opening(openers, _range(black_white), part)
         translated = _of_translator(loaded, names, asked, pictures, opening)
         _tell(translated, json_, _show_translators)
     elif watermarked:
-        found = _of_generator(loaded, names, openers, pictures, _range(black_white))
+        opening = _opening(openers, _range(black_white), part)
+        found = generator_ownership.verify(loaded, count=pictures, opening=opening, **names)
         _tell(found, json_, _show_generators)
     else:
-        report = _of_classifier(loaded, names, openers, queries, (split, rows))
+        report = _of_classifier(loaded, names, openers, queries, part)
         _tell(report, json_, _show)
-
-
-def _of_generator(
-    loaded: "Settings",
-    names: Mapping[str, Any],
-    openers: "Openers",
-    count: int,
-    output_range: tuple[float, float] | None,
-) -> "generator_ownership.Report":
-    from serving import generator_ownership
-
-    opening = _opening(openers, output_range)
-    return generator_ownership.verify(loaded, count=count, opening=opening, **names)
 
 
 def _of_translator(
@@ -139,10 +129,16 @@ def _of_translator(
     return translator_ownership.verify(loaded, asked, count=count, opening=opening, **names)
 
 
-def _opening(openers: "Openers", output_range: tuple[float, float] | None) -> "Opening":
+def _opening(
+    openers: "Openers", output_range: tuple[float, float] | None, part: tuple[str, str]
+) -> "Opening":
+    from mantlet.data import parse_rows
     from serving.suspects import Opening
 
-    return Opening(openers.architecture, openers.settings, openers.headers, output_range)
+    split, rows = part[0], parse_rows(part[1])
+    return Opening(
+        openers.architecture, openers.settings, openers.headers, output_range, split, rows
+    )
 
 
 def _of_classifier(

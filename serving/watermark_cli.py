@@ -12,6 +12,8 @@ from rich.progress import track
 from mantlet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from defenses.watermark.detection import Found
     from serving.watermarking import Batch, Owner
 
@@ -90,14 +92,15 @@ def detect(
 ) -> None:
     """Tell whether SOURCES, together, carry the model's mark: a p-value."""
     owner = _owner(key, config, model, set_)
-    batches = list(_progress(_opened(sources, split, rows), "reading"))
-    found = _found(batches, owner, whole, scale)
-    single = {}
-    if each:
-        for batch in _progress(batches, "each"):
-            for image, name in zip(batch.images, batch.names, strict=True):
-                alone = type(batch)(image[None], [name])
-                single[name] = _found([alone], owner, whole, scale).p
+    single: dict[str, float] = {}
+
+    def batches() -> "Iterator[Tensor]":
+        for batch in _progress(_opened(sources, split, rows), "reading"):
+            for image, name in zip(batch.images, batch.names, strict=True) if each else ():
+                single[name] = _found([image[None]], owner, whole, scale).p
+            yield batch.images
+
+    found = _found(batches(), owner, whole, scale)
     if json_:
         typer.echo(json.dumps(_told(owner, found) | ({"each": single} if each else {})))
         return
@@ -132,7 +135,8 @@ def trace(
         )
     names = list(dict.fromkeys(names))
     name_of = {owner.known_as(name): name for name in names}
-    found = _found(list(_progress(_opened(sources, split, rows), "reading")), owner, whole, scale)
+    batches = _progress(_opened(sources, split, rows), "reading")
+    found = _found((batch.images for batch in batches), owner, whole, scale)
     suspects = owner.trace(found, list(name_of))
     ranked = [
         {"client": name_of[s.client], "p": s.p, "fit": s.fit, "bits": s.agreeing} for s in suspects
@@ -165,12 +169,11 @@ def _opened(sources: list[Path], split: str, rows: str) -> "Iterator[Batch]":
     return watermarking.opened(sources, split=split, rows=parse_rows(rows))
 
 
-def _found(batches: "list[Batch]", owner: "Owner", whole: str, scale: list[float]) -> "Found":
+def _found(batches: "Iterable[Tensor]", owner: "Owner", whole: str, scale: list[float]) -> "Found":
     for factor in scale:
         if not 0.1 <= factor <= 10:
             raise ConfigError(f"scale {factor:g}: give a factor from 0.1 to 10")
-    images = [batch.images for batch in batches]
-    return owner.detect(images, whole=_size(whole), scales=scale)
+    return owner.detect(batches, whole=_size(whole), scales=scale)
 
 
 def _size(text: str) -> tuple[int, int] | None:

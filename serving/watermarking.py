@@ -1,9 +1,13 @@
 """What the commands of watermarks open: keys, and pictures from files, folders and arrays."""
 
+import io
 import re
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -28,13 +32,20 @@ from serving.settings import Settings
 
 PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npz", ".npy")
+ZIP = ".zip"
+TAKEN = (*PICTURES, *ARRAYS, ZIP)
+"""What files of pictures end with."""
 SMALLEST = 16
 """Sides of a picture that can say anything, in pixels."""
-LARGEST = 64_000_000
+LARGEST = 1 << 24
 """Pixels of one picture that are decoded."""
+MOST = 20_000
+"""Pictures in which a mark is looked for at once; of each a few thousand bytes are kept."""
 SHORTEST = 16
 """Characters of a key."""
 BATCH = 64
+DEPTH = 24
+"""Where a PNG says how many bits a channel has; of colour Pillow keeps eight in silence."""
 HASH = re.compile(r"[0-9a-f]{32}")
 """A client as events and the operator's port name it."""
 
@@ -77,12 +88,17 @@ class Owner:
 
     def detect(
         self,
-        images: Sequence[Tensor],
+        images: Iterable[Tensor],
         *,
         whole: tuple[int, int] | None = None,
         scales: Sequence[float] = (),
     ) -> Found:
-        """Look for the mark in batches of pictures, as `detection.detect` or `learned.detect` does."""
+        """Look for the mark in batches of pictures, as `detection.detect` or `learned.detect` does.
+
+        Batches are taken as they come, and none is kept. Raises `ConfigError` for more than `MOST` pictures,
+        and for what would be too large at a scale.
+        """
+        images = _bounded(images, min([1.0, *scales]))
         if isinstance(self.defense, Watermark):
             return detection.detect(images, self.key, whole=whole, scales=scales)
         if scales:
@@ -94,6 +110,22 @@ class Owner:
         if isinstance(self.defense, Watermark):
             return tracing.trace(found, self.key, clients)
         return learned.trace(found, self.key, clients)
+
+
+def _bounded(batches: Iterable[Tensor], scale: float) -> Iterator[Tensor]:
+    count = 0
+    for batch in batches:
+        count += len(batch)
+        height, width = (round(side / scale) for side in batch.shape[-2:])
+        if count > MOST:
+            raise ConfigError(
+                f"there are over {MOST} pictures; give fewer, or of an array --rows START:STOP"
+            )
+        if height * width > LARGEST:
+            raise ConfigError(
+                f"at scale {scale:g} a picture had {width}x{height} pixels; at most {LARGEST} are looked at"
+            )
+        yield batch
 
 
 def owner_of_gateway(settings: Settings, model: str) -> Owner:
@@ -129,7 +161,7 @@ class Batch:
 def opened(
     sources: Sequence[Path], *, split: str = "train", rows: slice = slice(None)
 ) -> Iterator[Batch]:
-    """All pictures of files, folders (not those inside them) and arrays, as they come.
+    """All pictures of files, folders (not those inside them), arrays and zips, as they come.
 
     Grey pictures have one channel and all others three. Raises `ConfigError`, which names the file, for
     what is no 8-bit picture of 16 pixels a side or more; in a folder other files than pictures are passed over.
@@ -138,6 +170,8 @@ def opened(
         for path in _files(source):
             if path.suffix.lower() in ARRAYS:
                 yield from _of_array(path, split, rows)
+            elif path.suffix.lower() == ZIP:
+                yield from _of_zip(path)
             else:
                 image = read_picture(path)
                 yield Batch(image, [path.as_posix()])
@@ -148,9 +182,9 @@ def _files(source: Path) -> list[Path]:
         raise ConfigError(f"pictures '{source}': no such file or folder")
     if not source.is_dir():
         return [source]
-    found = [p for p in sorted(source.iterdir()) if p.suffix.lower() in PICTURES + ARRAYS]
+    found = [p for p in sorted(source.iterdir()) if p.suffix.lower() in TAKEN]
     if not found:
-        raise ConfigError(f"folder '{source}' holds no {', '.join(PICTURES + ARRAYS)} file")
+        raise ConfigError(f"folder '{source}' holds no {', '.join(TAKEN)} file")
     return found
 
 
@@ -168,11 +202,35 @@ def _of_array(path: Path, split: str, rows: slice) -> Iterator[Batch]:
         yield Batch(part, [f"{path.as_posix()}[{first + start + i}]" for i in range(len(part))])
 
 
-def read_picture(path: Path) -> Tensor:
-    """(1, C, H, W) of a PNG or JPEG."""
+def _of_zip(path: Path) -> Iterator[Batch]:
+    """Of the pictures in a zip, such as ``:generate`` answers; each is unpacked by itself."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+        with zipfile.ZipFile(path) as folder:
+            entries = [e for e in folder.infolist() if e.filename.lower().endswith(PICTURES)]
+            if not entries:
+                raise ConfigError(f"zip '{path}' holds no {', '.join(PICTURES)} file")
+            for entry in entries:
+                name = path / entry.filename
+                if entry.file_size > 4 * LARGEST:
+                    raise ConfigError(f"picture '{name}' unpacks to over {4 * LARGEST} bytes")
+                yield Batch(read_picture(name, io.BytesIO(folder.read(entry))), [name.as_posix()])
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ConfigError(f"'{path}' is no whole zip ({type(error).__name__})") from None
+
+
+def read_picture(path: Path, file: BinaryIO | None = None) -> Tensor:
+    """(1, C, H, W) of a PNG or JPEG, or of a ``file`` that ``path`` names."""
+    try:
+        with (
+            path.open("rb") if file is None else file as stream,
+            Image.open(stream, formats=("PNG", "JPEG")) as picture,
+        ):
             _check_header(path, picture)  # before pixels are decoded
+            stream.seek(DEPTH)
+            if picture.format == "PNG" and stream.read(1) == b"\x10":
+                raise ConfigError(
+                    f"picture '{path}' has 16 bits a channel; save it with 8 bits, grey or RGB"
+                )
             grey = picture.mode in ("1", "L", "LA")
             pixels = np.asarray(picture.convert("L" if grey else "RGB"), np.float32) / 255
     except ConfigError:

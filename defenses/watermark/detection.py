@@ -1,7 +1,7 @@
 """Whether pictures carry a model's mark, as a p-value that holds whatever the pictures are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from defenses.watermark import bounds
 from defenses.watermark.carriers import BIT_OF, BITS, COUNT, MarkKey
-from defenses.watermark.reading import Reading, read
+from defenses.watermark.reading import CHUNK, Reading, read
 from defenses.watermark.registration import Places, allowed, best
 
 SMALLEST = 1e-300
 """Smaller p-values are told as this one."""
+MOVED = 1024
+"""Pictures that are placed at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,15 @@ class Found:
 
 
 def detect(
-    images: Tensor | Sequence[Tensor],
+    images: Tensor | Iterable[Tensor],
     key: MarkKey,
     *,
     whole: tuple[int, int] | None = None,
     scales: Sequence[float] = (),
 ) -> Found:
     """Look for the model's mark in (n, C, H, W) pictures in [0, 1], or in batches of several sizes.
+
+    Batches are taken as they come, and none is kept.
 
     No original is needed. ``whole`` is the (height, width) that the pictures had before anybody cropped them,
     if it is known; ``scales`` are factors by which they may have been resized. Both change the number of
@@ -51,12 +55,14 @@ def detect(
     independently of the pictures the signs are fair coins, so `bounds.log_tail` holds without any
     assumption on the pictures; half of the error goes to the pictures as they are, the rest to all others.
     """
-    batches = [images] if isinstance(images, Tensor) else list(images)
-    readings = [(1.0, read(batches))]
-    readings += [(scale, read(_resized(b, scale) for b in batches)) for scale in scales]
+    factors = (1.0, *scales)
+    parts: list[list[Reading]] = [[] for _ in factors]
+    for batch in [images] if isinstance(images, Tensor) else images:
+        for part, scale in zip(parts, factors, strict=True):
+            part.append(read(_resized(batch, scale)))
     found = [
-        search(reading, key, whole=whole, scale=scale, price=len(readings))
-        for scale, reading in readings
+        search(Reading.joined(part), key, whole=whole, scale=scale, price=len(factors))
+        for part, scale in zip(parts, factors, strict=True)
     ]
     return min(found, key=lambda one: one.p)
 
@@ -119,12 +125,18 @@ def _each(waves: Tensor, key: MarkKey, places: Tensor) -> Way:
     """Each picture has a place of its own: half of the signs find it, and the other half are tested there."""
     found = []
     for finds in (BIT_OF % 4 < 2, BIT_OF % 4 >= 2):
-        there = best(waves, key.model * finds, places).moved(waves).mean(dim=0)
+        there = _moved(waves, key.model * finds, places).mean(dim=0)
         fit = fits(there, key.model, key.client, ~finds)
         found.append(_way("each", torch.tensor(8.0), there, fit))
     surest = min(found, key=lambda way: float(way.log_p))
-    everywhere = best(waves, key.model, places).moved(waves).mean(dim=0)
+    everywhere = _moved(waves, key.model, places).mean(dim=0)
     return replace(surest, coefficients=everywhere)
+
+
+def _moved(waves: Tensor, signs: Tensor, places: Tensor) -> Tensor:
+    """(n, 2K) coefficients of (n, 2, K) waves where each fits signs (2K,) best; so many at once as memory is for."""
+    parts = zip(torch.split(waves, MOVED), torch.split(places, MOVED), strict=True)
+    return torch.cat([best(part, signs, where).moved(part) for part, where in parts])
 
 
 def _way(name: str, price: Tensor, coefficients: Tensor, fit: Tensor) -> Way:
@@ -166,9 +178,13 @@ def model_p_value(
     return detect(images, MarkKey(secret, model), whole=whole).p
 
 
-def _resized(images: Tensor, scale: float) -> Tensor:
-    """Pictures as they were before somebody resized them by ``scale``."""
+def _resized(images: Tensor, scale: float) -> Iterator[Tensor]:
+    """Pictures as they were before somebody resized them by ``scale``, a few at a time."""
+    if scale == 1.0:
+        yield images
+        return
     sides = [max(1, round(side / scale)) for side in images.shape[-2:]]
-    return torch.nn.functional.interpolate(
-        images, size=sides, mode="bilinear", antialias=True, align_corners=False
-    )
+    for part in torch.split(images, max(1, CHUNK // (sides[0] * sides[1]))):
+        yield torch.nn.functional.interpolate(
+            part, size=sides, mode="bilinear", antialias=True, align_corners=False
+        )

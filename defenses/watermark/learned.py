@@ -1,7 +1,7 @@
 """A mark that networks write and read, under a key: embedding, p-values, and who it names."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def message(key: MarkKey, client: str) -> Tensor:
 
 def detect(
     networks: LearnedMark,
-    images: Tensor | Sequence[Tensor],
+    images: Tensor | Iterable[Tensor],
     key: MarkKey,
     *,
     whole: tuple[int, int] | None = None,
@@ -48,15 +48,17 @@ def detect(
     alike, a quarter to each by itself: half of the signs find its place, the other half are tested there.
     ``coefficients`` of what is found are (LENGTH,) means of what is read.
     """
-    batches = [images] if isinstance(images, Tensor) else images
-    read = [read_all(networks, batch, whole) for batch in batches if len(batch)]
+    read, lies = [], True
+    for batch in [images] if isinstance(images, Tensor) else images:
+        if len(batch):
+            read.append(read_all(networks, batch, whole))
+            lies = lies and whole in (None, tuple(batch.shape[-2:]))
     if not read:
         raise ValueError("there are no pictures to look at")
     if len({len(one) for one in read}) > 1:
         raise ConfigError(
             "pictures that were cut to several sizes are not put back together; look at those of one size"
         )
-    lies = all(whole in (None, tuple(batch.shape[-2:])) for batch in batches)
     return judged(torch.cat(read, dim=1), key, lies=lies)
 
 

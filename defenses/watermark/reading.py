@@ -29,6 +29,19 @@ class Reading:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Reading"]) -> "Reading":
+        """What was read in parts."""
+        empty = torch.zeros(0, 2, len(BAND), dtype=torch.complex64)
+        return cls(
+            torch.cat([empty, *(part.waves for part in parts)]),
+            [size for part in parts for size in part.sizes],
+        )
+
+    def first(self, count: int) -> "Reading":
+        """Of the first ``count`` pictures."""
+        return Reading(self.waves[:count], self.sizes[:count])
+
     @cached_property
     def whitened(self) -> Tensor:
         """(n, 2, K): waves brought to one strength, and none so strong that it outvotes the others.

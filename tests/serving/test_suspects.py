@@ -1,6 +1,5 @@
 """Pictures of a suspect, whatever it is; what holds and makes none is named."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,9 @@ from PIL import Image
 from mantlet import architectures, weights
 from mantlet.errors import ConfigError, VictimError, WeightsError
 from serving.suspects import Opening, first, pictures_of
+from serving.victims.onnx import OnnxVictim
 from tests.e2e.harness import GENERATOR, gateway
+from tests.helpers import SETUP
 
 GAN = Path(GENERATOR["victim"]["weights"])
 
@@ -30,24 +31,28 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_gives_a_batch_a_size(folder: Path) -> None:
-    batches = pictures_of(str(folder), 100)
+def test_a_folder_is_read_as_it_comes(folder: Path) -> None:
+    batches = list(pictures_of(str(folder), 100))
 
-    assert sorted(tuple(batch.shape) for batch in batches) == [(2, 3, 20, 30), (5, 1, 28, 28)]
-    for batch in batches:
-        assert 0 <= float(batch.min()) < float(batch.max()) <= 1
+    assert [tuple(batch.shape) for batch in batches[4:]] == [
+        (1, 1, 28, 28),
+        (1, 3, 20, 30),
+        (1, 3, 20, 30),
+    ]
+    assert all(0 <= float(batch.min()) < float(batch.max()) <= 1 for batch in batches)
     assert sum(map(len, pictures_of(str(folder), 3))) == 3
 
 
-def test_arrays_are_read_from_the_test_split_or_whole(tmp_path: Path) -> None:
+def test_arrays_are_read_from_the_split_and_rows_that_are_named(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (9, 28, 28), np.uint8)
     np.savez(tmp_path / "a.npz", x_test=x)
     np.save(tmp_path / "b.npy", x)
+    opening = Opening(split="test", rows=slice(2, None))
 
     for name in ("a.npz", "b.npy"):
-        (batch,) = pictures_of(str(tmp_path / name), 5)
+        (batch,) = pictures_of(str(tmp_path / name), 5, opening=opening)
 
-        assert torch.equal(batch, torch.from_numpy(x[:5, None]).float() / 255)
+        assert torch.equal(batch, torch.from_numpy(x[2:7, None]).float() / 255)
 
 
 def test_a_model_file_draws_the_same_for_a_seed(tmp_path: Path) -> None:
@@ -55,9 +60,10 @@ def test_a_model_file_draws_the_same_for_a_seed(tmp_path: Path) -> None:
     path = tmp_path / "suspect.safetensors"
     weights.save(network, path, {})
     opening = Opening("gan_mlp", {"hidden": 8})
-    (batch,) = pictures_of(str(path), 40, opening=opening)
-    (again,) = pictures_of(str(path), 40, opening=opening)
-    (other,) = pictures_of(str(path), 40, opening=opening, seed=1)
+    batch, again, other = (
+        torch.cat(list(pictures_of(str(path), 40, opening=opening, seed=seed)))
+        for seed in (0, 0, 1)
+    )
 
     assert batch.shape == (40, 1, 28, 28)
     assert torch.equal(batch, again)
@@ -74,8 +80,8 @@ def test_an_onnx_file_has_its_black_and_white_told(tmp_path: Path) -> None:
 def test_a_server_is_asked(tmp_path: Path) -> None:
     config = {"identity": {"open": True}, "models": {"digits": GENERATOR}}
     with gateway(tmp_path, config) as running:
-        (batch,) = pictures_of(f"{running.url}/v2/models/digits", 40)
-    (wanted,) = pictures_of(str(GAN), 40, opening=Opening(output_range=(-1, 1)))
+        batch = torch.cat(list(pictures_of(f"{running.url}/v2/models/digits", 40)))
+    wanted = torch.cat(list(pictures_of(str(GAN), 40, opening=Opening(output_range=(-1, 1)))))
 
     assert torch.allclose(batch, wanted, atol=1e-4)
 
@@ -88,30 +94,33 @@ def test_what_makes_no_pictures_is_named(tmp_path: Path, folder: Path) -> None:
     for name, opening, telling in (
         (lenet, Opening("lenet"), "is there to classify, and not to generate"),
         (lenet, Opening(), "name their --architecture"),
-        (tmp_path / "empty", Opening(), "has no pictures"),
-        (folder, Opening(), r"broken.png' cannot be opened"),
+        (tmp_path / "empty", Opening(), "holds no"),
+        (folder, Opening(), r"broken.png' is no whole"),
         (tmp_path / "model.txt", Opening(), "and no folder of pictures"),
         (tmp_path / "none.npz", Opening(), "no such file"),
     ):
         with pytest.raises(ConfigError, match=telling):
-            pictures_of(str(name), 10, opening=opening)
+            list(pictures_of(str(name), 10, opening=opening))
     with pytest.raises(WeightsError, match="no such file"):
-        pictures_of(str(tmp_path / "none.onnx"), 10)
+        list(pictures_of(str(tmp_path / "none.onnx"), 10))
     with pytest.raises(VictimError, match="cannot be reached"):
-        pictures_of("http://127.0.0.1:9/v2/models/m", 10)
+        list(pictures_of("http://127.0.0.1:9/v2/models/m", 10))
 
 
-def test_many_sizes_and_huge_pictures_are_refused(tmp_path: Path) -> None:
-    for side in range(1, 20):
-        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
-    with pytest.raises(ConfigError, match="pictures of 19 sizes; 16 are taken"):
-        pictures_of(str(tmp_path), 100)
-    stream = io.BytesIO()
-    Image.new("1", (5000, 5000)).save(stream, "PNG")
-    (tmp_path / "0.png").write_bytes(stream.getvalue())
+def test_the_v2_address_is_told_where_v1_gives_no_pictures(tmp_path: Path) -> None:
+    config = {"identity": {"open": True}, "models": {"digits": GENERATOR}}
+    own = OnnxVictim(type="onnx", weights=GAN, task="generate")
+    own.load(SETUP)
+    with (
+        gateway(tmp_path, config) as running,
+        pytest.raises(ConfigError, match=f"give {running.url}/v2/models/digits"),
+    ):
+        list(pictures_of(f"{running.url}/v1/models/digits", 4, like=own))
 
-    with pytest.raises(ConfigError, match="5000x5000 pixels; at most"):
-        pictures_of(str(tmp_path), 1)
+
+def test_settings_that_do_not_fit_are_one_line() -> None:
+    with pytest.raises(ConfigError, match="one value for black and white"):
+        list(pictures_of("a.onnx", 1, opening=Opening(output_range=(1.0, 1.0))))
 
 
 def test_the_first_pictures_are_taken_across_batches() -> None:

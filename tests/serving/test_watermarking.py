@@ -1,5 +1,10 @@
 """Pictures of every sort are opened, or refused by name."""
 
+import struct
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +13,9 @@ import torch
 from PIL import Image
 
 from mantlet.errors import ConfigError
-from serving import settings
+from serving import settings, watermarking
 from serving.admission import client_id
+from serving.encoding import ZIP, pictures
 from serving.watermarking import opened, owner_of_gateway, owner_of_key, read_picture, write_picture
 from tests.helpers import config, write_config
 
@@ -83,7 +89,7 @@ def test_rows_of_arrays_keep_their_numbers(tmp_path: Path) -> None:
             "animated",
         ),
         (lambda p: (p / "a.txt").write_bytes(saved(p / "b.png").read_bytes()[:500]), "no whole"),
-        (lambda p: Image.new("1", (9_000, 9_000)).save(p / "a.txt", format="PNG"), "over 64000000"),
+        (lambda p: Image.new("1", (9_000, 9_000)).save(p / "a.txt", format="PNG"), "over 16777216"),
     ],
     ids=["text", "empty", "1x1", "cmyk", "16 bit", "animated", "truncated", "too large"],
 )
@@ -93,6 +99,64 @@ def test_what_is_no_such_picture_is_refused_by_name(tmp_path: Path, made, said: 
         list(opened([tmp_path / "a.txt"]))
 
     assert "a.txt" in str(caught.value)
+
+
+def test_16_bits_of_colour_are_refused_too(tmp_path: Path) -> None:
+    """Pillow would keep eight of them in silence."""
+    chunks = [b"\x89PNG\r\n\x1a\n"]
+    header = struct.pack(">IIBBBBB", 20, 20, 16, 2, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\x12\x34" * 60) * 20)
+    for kind, content in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")):
+        summed = struct.pack(">I", zlib.crc32(kind + content))
+        chunks += [struct.pack(">I", len(content)), kind, content, summed]
+    (tmp_path / "deep.png").write_bytes(b"".join(chunks))
+
+    with pytest.raises(ConfigError, match="16 bits a channel"):
+        read_picture(tmp_path / "deep.png")
+
+
+def test_a_zip_as_generate_answers_it_is_opened(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((3, 1, 28, 28)).astype(np.float32)
+    (tmp_path / "a.zip").write_bytes(pictures(values, ZIP, {}))
+    batches = list(opened([tmp_path / "a.zip"]))
+
+    assert [b.names[0][-14:] for b in batches] == [f"a.zip/{i:04d}.png" for i in range(3)]
+    assert np.abs(torch.cat([b.images for b in batches]).numpy() - values).max() <= 1 / 255
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"text"])
+def test_what_is_no_zip_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a\.zip' is no whole zip"):
+        list(opened([tmp_path / "a.zip"]))
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as folder:
+        folder.writestr("notes.txt", "no picture")
+
+    with pytest.raises(ConfigError, match=r"b\.zip' holds no \.png"):
+        list(opened([tmp_path / "b.zip"]))
+
+
+def test_pictures_are_read_one_after_the_other_and_no_more_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef")
+    owner = owner_of_key(tmp_path / "key", "m")
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def pictures_without_end() -> Iterator[torch.Tensor]:
+        while True:
+            picture = torch.rand(1, 1, 40, 40)
+            alive.append(weakref.ref(picture))
+            assert sum(one() is not None for one in alive) <= 3
+            yield picture
+
+    monkeypatch.setattr(watermarking, "MOST", 10)
+    with pytest.raises(ConfigError, match="over 10 pictures"):
+        owner.detect(pictures_without_end(), scales=[0.5, 2])
+    with pytest.raises(ConfigError, match=r"at scale 0\.1 a picture had 5000x5000 pixels"):
+        owner.detect([torch.rand(1, 1, 500, 500)], scales=[0.1])
+
+    assert len(alive) == 11
 
 
 def test_folders_and_arrays_without_pictures_are_refused(tmp_path: Path) -> None:
