@@ -24,6 +24,8 @@ THIEVES = {
     "blur 0.7": "blurs first (0.7 pixels)",
     "median 3": "median of 3x3 first",
     "autoencoder": "redraws by an autoencoder first",
+    "black 0.05": "black below 0.05 first",
+    "residue 16": "less the mean residue of 16 first",
     "10 accounts": "ten accounts in turn",
     "10 accounts, mean": "mean of what ten accounts get for each latent",
     "another architecture": "trains linear layers, no convolutions",
@@ -136,7 +138,7 @@ def proofs() -> str:
     for what, found, guilty in cases:
         pick = max if guilty else min
         along = [pick(r["p"][count] for r in found) for count in counts]
-        proven = next((c for c, p in zip(counts, along, strict=True) if p <= PROVEN), None)
+        proven = next((c for i, c in enumerate(counts) if max(along[i:]) <= PROVEN), None)
         rows.append(
             (what, str(len(found)), *map(number, along), f"{int(proven):,}" if proven else "never")
         )

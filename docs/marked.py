@@ -41,7 +41,7 @@ def nulls() -> list[Row]:
                 *(f"{r[f'at_most_{level}']:,}" for level in LEVELS),
                 number(r["p_least"]),
             )
-            for r in chosen("nulls")
+            for r in chosen("nulls") + chosen("set_nulls")
         ),
     ]
 
@@ -111,6 +111,58 @@ def copied() -> list[Row]:
             for r in chosen("copied")
         ),
     ]
+
+
+def washed() -> list[Row]:
+    """What thieves leave who know how the mark is made."""
+    head = ("wash", "drawn by", "pictures", "p-value, median", "largest", "smallest", "PSNR, dB")
+    return [
+        head,
+        *(
+            (
+                r["wash"],
+                r["of"],
+                f"{r['pictures']:,}",
+                *(number(r[f"p_{which}"]) for which in ("median", "most", "least")),
+                f"{r['psnr']:.1f}",
+            )
+            for r in chosen("washed")
+        ),
+    ]
+
+
+def colluding() -> list[Row]:
+    """Whom pictures name that several accounts put together."""
+    head = (
+        "drawn by",
+        "accounts",
+        "put together",
+        "leaks",
+        "one of them first",
+        "p-value of the likeliest of them, median",
+        "smallest of another",
+        "of the model, largest",
+    )
+    return [
+        head,
+        *(
+            (
+                r["of"],
+                str(r["accounts"]),
+                r["how"],
+                f"{r['leaks']:,}",
+                f"{r['right']:.1%}",
+                *(number(r[f"p_{which}"]) for which in ("median", "honest_least", "model_most")),
+            )
+            for r in chosen("colluding")
+        ),
+    ]
+
+
+def missed() -> str:
+    """What was asked of the bench and not found."""
+    lines = [line for r in chosen("missed") for line in r["lines"]]
+    return "Missed:" + ("".join(f"\n* {line}" for line in lines) or " nothing.")
 
 
 def photographs() -> list[Row]:

@@ -97,6 +97,8 @@ THIEVES: Mapping[str, Thief] = {
     "blur 0.7": washing(("blur", 0.7)),
     "median 3": washing(("median", 3)),
     "autoencoder": washing(("autoencoder", 1)),
+    "black 0.05": washing(("black", 0.05)),
+    "residue 16": washing(("residue", 16)),
     "10 accounts": Thief(accounts=ACCOUNTS),
     "10 accounts, mean": Thief(accounts=ACCOUNTS, together=True),
     "another architecture": Thief({"architecture": "gan_mlp"}),
@@ -193,6 +195,8 @@ def _longer(size: Size) -> list[Met]:
 
 def _once() -> Iterator[tuple[str, str]]:
     yield MARKED, "autoencoder"
+    yield MARKED, "black 0.05"
+    yield MARKED, "residue 16"
     yield MARKED, "10 accounts, mean"
     yield FEW[0], "10 accounts"
     yield MARKED, "another architecture"

@@ -57,7 +57,7 @@ def colluding(clean: Tensor, made: Making, leaks: int, clients: Sequence[str]) -
             first, least, honest, model = [], [], [], []
             for i in range(leaks):
                 mark = made(f"the owner's key {i}".encode())
-                guilty = clients[i * accounts : (i + 1) * accounts]
+                guilty = [clients[(i * accounts + n) % len(clients)] for n in range(accounts)]
                 own = pictures[i % len(pictures)]
                 theirs = torch.stack([levels(mark.embed(own, [c] * len(own))) for c in guilty])
                 seen = detect(levels(put(theirs)), mark.key)

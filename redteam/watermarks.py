@@ -38,6 +38,8 @@ from redteam import rivals
 from redteam.distortions import LARGE, SMALL, levels
 from redteam.gan_cases import CLONE
 from redteam.judging import Record, lines
+from redteam.mark_floors import judged
+from redteam.mark_thieves import colluding, washed
 from serving import logs
 from serving.victims.torch import TorchVictim
 
@@ -56,12 +58,19 @@ SET = 64
 """Pictures of one leak."""
 SHOWN = (64, 500, 2_000)
 """Pictures of a copy."""
+LEVELS = (0.1, 0.01, 1e-3, 1e-4, 1e-6)
+"""Of p-values that are counted."""
+SCALES = (0.5, 0.75)
+"""Factors that are tried beside 1 where all ways to look at a set are."""
 SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """How many photographs, sets of a leak, those with a learned mark, traces, drawn pictures, and keys.
+
+    A set is looked at in all ways, and scales, under ``looks`` keys; washes and accounts that act together are tried
+    under ``washes`` and ``plots``.
 
     A copy learns from ``bought`` pictures in ``copying`` steps.
     """
@@ -74,10 +83,25 @@ class Size:
     bought: int = 20_000
     copying: int = CLONE.steps
     keys: int = 1_000_000
+    looks: int = 2_000
+    washes: int = 20
+    plots: int = 200
 
 
 FULL = Size()
-SMOKE = Size(1, sets=1, learned=1, traces=2, drawn=100, bought=100, copying=3, keys=2_000)
+SMOKE = Size(
+    1,
+    sets=1,
+    learned=1,
+    traces=2,
+    drawn=100,
+    bought=100,
+    copying=3,
+    keys=2_000,
+    looks=8,
+    washes=1,
+    plots=1,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +142,23 @@ def run(bench: Bench, out: Path) -> None:
             parts["fidelity", of] = partial(faithful, bench, name, made)
             if way != f"{STRENGTHS[1]:g} dB":
                 parts["copied", of] = partial(copied, bench, name, made)
+        of = f"{name}, {STRENGTHS[0]:g} dB"
+        parts["washed", of] = partial(stolen, bench, name)
+        parts["colluding", of] = partial(plotted, bench, name)
         parts["nulls", name] = partial(nulls, bench, name)
+        parts["set_nulls", name] = partial(set_nulls, bench, name)
     for method in ("mantlet", *rivals.METHODS):
         parts["photographs", method] = partial(photographs, bench, method)
     parts["speed", "all"] = partial(speed, bench)
     records: list[Record] = orjson.loads(out.read_bytes()) if out.is_file() else []
+    records = [record for record in records if record["part"] != "missed"]
     known = {(record["part"], record["of"]) for record in records}
     out.parent.mkdir(parents=True, exist_ok=True)
     for part, of in track([part for part in parts if part not in known], "watermarks"):
         records += [{"part": part, "of": of} | record for record in parts[part, of]()]
-        out.write_bytes(lines(records))
+        out.write_bytes(lines(judged(records)))
+    if records:  # what is missed is judged anew
+        out.write_bytes(lines(judged(records)))
 
 
 class Way(Protocol):
@@ -301,6 +332,18 @@ def faithful(bench: Bench, name: str, made: Making) -> list[Record]:
     return [{"pictures": len(real)} | distances]
 
 
+def stolen(bench: Bench, name: str) -> list[Record]:
+    """What a thief leaves of the default mark who washes the pictures of one client."""
+    made = partial(Mark, model=name, psnr=STRENGTHS[0])
+    return washed(drawn(bench, name, SHOWN[-1]), made, bench.size.washes, CLIENTS[0])
+
+
+def plotted(bench: Bench, name: str) -> list[Record]:
+    """Whom the default mark names where several accounts put their pictures together."""
+    made = partial(Mark, model=name, psnr=STRENGTHS[0])
+    return colluding(drawn(bench, name, SHOWN[-1]), made, bench.size.plots, CLIENTS)
+
+
 def copied(bench: Bench, name: str, made: Making) -> list[Record]:
     """P-values of pictures that a copy draws, which learned from marked ones of one client."""
     mark = made(b"the owner's key", name)
@@ -319,19 +362,35 @@ def copied(bench: Bench, name: str, made: Making) -> list[Record]:
 
 
 def nulls(bench: Bench, name: str) -> list[Record]:
-    """P-values of single pictures and of sets under keys that never marked them: all ways to look."""
+    """P-values of single pictures under keys that never marked them, all ways to look, and of sets, two of three."""
     pictures = drawn(bench, name, SET * bench.size.sets)
     other = Mark(b"the owner's key", name).embed(pictures, [CLIENTS[0]] * len(pictures))
     sets = [read([part]).whitened.mean(dim=0) for part in torch.split(pictures, SET)]
     cases = {
         "one, unmarked": (_alone(pictures), 0.5),
         "one, marked with another key": (_alone(levels(other)), 0.5),
-        "64, unmarked": (torch.stack(sets), 0.25),
+        "64, unmarked, as they are or moved alike": (torch.stack(sets), 0.25),
     }
     return [
         {"what": what} | _null(waves, share, bench.size.keys // 2)
         for what, (waves, share) in cases.items()
     ]
+
+
+def set_nulls(bench: Bench, name: str) -> list[Record]:
+    """P-values of sets as `detect` looks at them, in all ways and at three scales, under keys that never marked them."""
+    sets = torch.split(levels(drawn(bench, name, SET * bench.size.sets)), SET)
+    p = torch.tensor(
+        [
+            detect(
+                sets[i % len(sets)], MarkKey(f"key {i} of nobody".encode(), name), scales=SCALES
+            ).p
+            for i in range(bench.size.looks)
+        ]
+    ).double()
+    counts = {f"at_most_{level:g}": int((p <= level).sum()) for level in LEVELS}
+    what = f"{SET}, unmarked, all ways, {1 + len(SCALES)} scales"
+    return [{"what": what, "draws": len(p), "p_least": float(p.min())} | counts]
 
 
 def _alone(images: Tensor) -> Tensor:
@@ -342,7 +401,7 @@ def _alone(images: Tensor) -> Tensor:
 def _null(waves: Tensor, share: float, keys: int) -> Record:
     generator = torch.Generator().manual_seed(0)
     places = torch.ones(1, TILE, TILE, dtype=torch.bool)
-    least, small = 1.0, dict.fromkeys((0.1, 0.01, 1e-3, 1e-4, 1e-6), 0)
+    least, small = 1.0, dict.fromkeys(LEVELS, 0)
     for start in range(0, keys, 2_000):
         count = min(2_000, keys - start)
         coins = torch.randint(0, 2, (2, count, COUNT), generator=generator)

@@ -92,6 +92,13 @@ def test_proofs_take_the_worst_of_the_guilty_and_the_best_of_the_innocent(
     assert innocent == "| clones of unmarked pictures | 2 | 0.04 | 0.25 | never |"
 
 
+def test_a_proof_that_more_pictures_take_back_is_none(measured: dict[str, Any]) -> None:
+    measured["records"] += [clone(defense="watermark", p={"64": 1e-9, "2000": 1e-3})]
+    (row,) = copying.proofs().splitlines()[2:]
+
+    assert row.endswith("| 1e-09 | 0.001 | never |")
+
+
 def test_what_was_missed_is_listed(measured: dict[str, Any]) -> None:
     measured["cost"] = {
         "rows": 32,
