@@ -1,6 +1,7 @@
 """The owner's question over HTTP, whether pictures carry a model's mark: seldom asked, and answered in four words."""
 
 import io
+import threading
 import zipfile
 import zlib
 from collections import deque
@@ -29,16 +30,30 @@ SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 class Desk:
-    """Answers ``none``, ``weak``, ``strong`` or ``overwhelming`` evidence, `TIMES` within `WITHIN_S`."""
+    """Answers ``none``, ``weak``, ``strong`` or ``overwhelming`` evidence, `TIMES` within `WITHIN_S`, in each process.
+
+    What is refused is no question: a body that cannot be read, a model that is not there, too few pictures.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._asked: deque[float] = deque()
+        self._counting = threading.Lock()
 
     def enter(self) -> None:
-        """403 where the admin port has no token, 429 for one question too many."""
+        """403 where the admin port has no token, 429 where all questions are spent."""
         if self._service.settings.admin.token is None:
             raise RequestError(403, "only the owner may ask; set admin.token")
+        with self._counting:
+            self._room()
+
+    def _charge(self) -> None:
+        """A question is spent where pictures are read for it; 429 for one too many, of several at once too."""
+        with self._counting:
+            self._asked.append(self._room())
+
+    def _room(self) -> float:
+        """The time, where one more question may be asked."""
         now = self._service.clock()
         while self._asked and self._asked[0] <= now - WITHIN_S:
             self._asked.popleft()
@@ -49,7 +64,7 @@ class Desk:
                 f"{TIMES} questions an hour are answered; wait {wait_s} s",
                 headers={"Retry-After": str(wait_s)},
             )
-        self._asked.append(now)
+        return now
 
     def key(self, model: str) -> tuple[Gateway, MarkKey]:
         """What marks a model's pictures; 404 for a model that is not served, 400 for one that marks nothing."""
@@ -65,6 +80,7 @@ class Desk:
         count = sum(map(len, batches))
         if count < FEWEST:
             raise bad(f"{count} pictures are too few; send {FEWEST} or more")
+        self._charge()
         return {"evidence": graded(detect(batches, key).p), "pictures": count}
 
 

@@ -6,6 +6,7 @@ import hmac
 import json
 import math
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from mantlet.errors import ConfigError
 
 PREFIX = "mk_"
+HASHED = re.compile(r"[0-9a-f]{32}")
+"""A client as events, the operator's port and marks name it."""
 LONGEST_NAME = 200
 """Characters of a client's name."""
 
@@ -80,6 +83,10 @@ class KeyFile:
                     f"{what} name {name[:40]!a} has {len(name)} characters; give 1 to {LONGEST_NAME},"
                     " all of them printable"
                 )
+        if HASHED.fullmatch(client):
+            raise ConfigError(
+                f"client name '{client}' looks like the hash by which events name clients; give another one"
+            )
         text = PREFIX + secrets.token_urlsafe(32)
         key = Key(secrets.token_hex(4), client, tier, digest_of(text), now, identity=identity)
         with self._alone():

@@ -1,7 +1,6 @@
 """What the commands of watermarks open: keys, and pictures from files, folders and arrays."""
 
 import io
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +25,7 @@ from mantlet.plugin import Setup
 from mantlet.types import Kind, Prediction, Query
 from serving.admission import client_id
 from serving.decoding import PICTURE_MODES
-from serving.keys import KeyFile
+from serving.keys import HASHED, KeyFile
 from serving.ownership import chosen_model, secret_of_gateway
 from serving.settings import Settings
 
@@ -46,8 +45,6 @@ SHORTEST = 16
 BATCH = 64
 DEPTH = 24
 """Where a PNG says how many bits a channel has; of colour Pillow keeps eight in silence."""
-HASH = re.compile(r"[0-9a-f]{32}")
-"""A client as events and the operator's port name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ class Owner:
 
     def known_as(self, name: str) -> str:
         """How the mark names a client: its keyed hash where there is a gateway, which may be given itself."""
-        if self.settings is None or HASH.fullmatch(name):
+        if self.settings is None or HASHED.fullmatch(name):
             return name
         return client_id(self.secret, name)
 

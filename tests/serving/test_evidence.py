@@ -117,6 +117,17 @@ def test_questions_are_rationed_and_the_ration_returns(tmp_path: Path, clean: np
     assert owner.post(ASK, content=npy(clean), headers=OWNER).status_code == 200
 
 
+def test_what_is_refused_spends_no_question(tmp_path: Path, clean: np.ndarray) -> None:
+    _, owner = serving(tmp_path)
+    for _ in range(TIMES):
+        error(owner.post(ASK, content=b"no pictures", headers=OWNER), 400)
+        error(owner.post(ASK, content=b"", headers=OWNER), 400)
+        error(owner.post(ASK, content=npy(clean[:3]), headers=OWNER), 400)
+        error(owner.post("/ownership/other", content=npy(clean), headers=OWNER), 404)
+
+    assert owner.post(ASK, content=npy(clean), headers=OWNER).status_code == 200
+
+
 def test_a_model_that_marks_nothing_or_is_not_there_is_named(tmp_path: Path) -> None:
     _, owner = serving(tmp_path, marked=False)
 

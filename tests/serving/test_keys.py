@@ -43,6 +43,15 @@ def test_a_client_needs_a_name_that_fits_a_line(keys: KeyFile, name: str) -> Non
     assert keys.all() == []
 
 
+def test_a_name_that_looks_like_a_hash_is_refused(keys: KeyFile) -> None:
+    """It would be taken for the hash of another client, and its holder never traced."""
+    with pytest.raises(ConfigError, match="looks like the hash"):
+        keys.create("0123456789abcdef" * 2, "default", 0.0)
+    keys.create("0123456789abcdef" * 2 + "0", "default", 0.0)
+
+    assert len(keys.all()) == 1
+
+
 def test_a_long_name_in_any_script_is_taken(keys: KeyFile) -> None:
     _, key = keys.create("é界 " * 66, "default", NOW)
 
