@@ -75,7 +75,10 @@ def _whole(request: Mapping[str, Any], name: str, default: int, low: int, high: 
     value = request.get(name, default)
     if type(value) is not int or value < low or (high is not None and value > high):
         wanted = f"from {low}" + (f" to {high}" if high is not None else "")
-        raise bad(f"'{name}' is {value!r:.40}; wanted a whole number {wanted}")
+        # beyond 64 bits JSON is parsed as a floating number: what was sent is not known to the digit
+        huge = type(value) is float and value.is_integer() and abs(value) >= 2**63
+        said = f"too {'large' if value > 0 else 'small'}" if huge else f"{value!r:.40}"
+        raise bad(f"'{name}' is {said}; wanted a whole number {wanted}")
     return value
 
 
