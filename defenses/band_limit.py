@@ -21,7 +21,8 @@ class BandLimit(Defense):
     attacks on translators asks for the high bands of the answers (Mi et al., AAAI 2024), and the copy learns
     these. A model that answers a mean of what may be is too smooth, so exaggeration costs the truth less than it
     moves a copy; limiting costs more. Cost: 0.1 us a pixel, up to 0.5 with ``similarity``. What undoes it:
-    the inverse filter, for one who guesses ``details`` and ``sigma``, or has a few true pairs to measure them.
+    a thief who guesses ``details`` and ``sigma``, or measures them on a few true pairs, and puts the filter behind
+    its copy while it trains: such copies lose nothing (`I2i.behind`).
     """
 
     type: Literal["band_limit"] = "band_limit"
@@ -30,18 +31,21 @@ class BandLimit(Defense):
     sigma: Annotated[float, Field(ge=0.3, le=10)] = 1.0
     """Standard deviation of the blur that parts the bands, in pixels."""
     similarity: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Structural similarity to the clean picture that is kept; 0 bounds nothing."""
+    """Structural similarity to the clean picture that is kept, before rounding to 8 bits; 0 bounds nothing."""
     keeps_top1 = True
     kinds = frozenset({Kind.IMAGES})
 
     def apply(
         self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
     ) -> Prediction:
-        clean = prediction.values
+        return replace(prediction, values=self.changed(prediction.values))
+
+    def changed(self, clean: Tensor) -> Tensor:
+        """What is served of (B, C, H, W) pictures; it has a gradient, of which thieves make use."""
         change = (self.details - 1) * (clean - smoothed(clean, self.sigma))
         if self.similarity:
             change = change * likeness.strength_within(clean, change, self.similarity)
-        return replace(prediction, values=(clean + change).clamp(0, 1))
+        return (clean + change).clamp(0, 1)
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:

@@ -43,7 +43,7 @@ class HighBandDither(Defense):
     each picture, less where structural similarity would fall under ``similarity``. It is part of the mean that a copy
     fits, and needs no place: a convolutional copy cannot learn a pattern that hangs on where a pixel is
     (`watermark`), but a filter of content it learns as any other. `found` tests a suspect's pictures
-    for the signs. Content-locked: the same picture gets the same change. Cost: 20 ns a pixel, up to 0.4 us with
+    for the signs. Content-locked: the same picture gets the same change. Cost: 20 ns a pixel, up to 0.6 us with
     ``similarity``. What undoes it: true pairs, of which the filter is measured; training on them, or
     fine-tuning, until the filter is forgotten. Averaging undoes nothing.
     """
@@ -52,7 +52,7 @@ class HighBandDither(Defense):
     psnr: Annotated[float, Field(ge=25, le=50)] = 38.0
     """What a picture keeps at least, in dB."""
     similarity: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    """Structural similarity to the clean picture that is kept; 0 bounds nothing."""
+    """Structural similarity to the clean picture that is kept, before rounding to 8 bits; 0 bounds nothing."""
     keeps_top1 = True
     kinds = frozenset({Kind.IMAGES})
 

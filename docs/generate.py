@@ -451,6 +451,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "translation_gains": lambda: measured.table_of(translating.gains()),
     "translation_shields": lambda: measured.table_of(translating.shields()),
     "translation_marks": lambda: measured.table_of(translating.marks()),
+    "translation_alone": lambda: measured.table_of(translating.alone()),
+    "translation_floors": lambda: measured.table_of(translating.floors()),
     "settings": settings,
     "victims": victim_settings,
     "defenses": defense_pages,

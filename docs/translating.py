@@ -114,6 +114,25 @@ def shields() -> list[Row]:
     return rows
 
 
+def alone() -> list[Row]:
+    """How near networks come to the victim that know nothing of it: dB."""
+    trained = {"own": "the victim's own half", **TITLES}
+    rows: list[Row] = [("trained on the truth of", "seed", "to the victim", "to the truth")]
+    for line in found()["independent"]:
+        near = (f"{line[score]:.2f}" for score in ("clone_victim", "clone_truth"))
+        rows.append((trained[line["data"]], str(line["seed"]), *near))
+    return rows
+
+
+def floors() -> list[Row]:
+    """What had to be reached, and what was."""
+    rows: list[Row] = [("wanted", "measured", "")]
+    for one in found()["floors"]:
+        verdict = "**missed**" if one["missed"] else "reached"
+        rows.append((one["wanted"], one["measured"], verdict))
+    return rows
+
+
 def marks() -> list[Row]:
     """The largest and the smallest p-values of both marks in suspects."""
     told = found()

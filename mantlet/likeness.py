@@ -11,6 +11,10 @@ DARK, CALM = 0.01**2, 0.03**2
 """What keeps its quotients finite in dark and in flat places."""
 NOTHING = 1e-10
 """Mean squares below it count as it: equal pictures have 100 dB."""
+EASED = 0.98
+"""How much further than needed a change that is too strong is cut, so that few rounds are enough."""
+ROUNDS = 12
+"""Cuts after which a change is given up."""
 
 
 def psnr(pictures: Tensor, wanted: Tensor) -> Tensor:
@@ -50,17 +54,20 @@ def _windowed(pictures: Tensor) -> Tensor:
     return pictures
 
 
+@torch.no_grad()
 def strength_within(pictures: Tensor, change: Tensor, least: float) -> Tensor:
-    """(B, 1, 1, 1) share of a ``change`` in [0, 1] at which pictures are still ``least`` alike, by `ssim` of grey.
+    """(B, 1, 1, 1) share of a ``change`` in [0, 1] at which pictures in [0, 1] stay ``least`` alike, by `ssim` of grey.
 
-    The loss grows about as the square of the share; five steps of that come close, from above or below.
+    The loss grows about as the square of the share, so the share falls by that and a little more until the
+    picture is seen to keep it; a picture that still does not gets no change at all.
     """
-    grey, added = (x.mean(dim=1, keepdim=True) for x in (pictures, change))
+    grey, room = pictures.mean(dim=1, keepdim=True), 1 - least
     share = torch.ones(len(pictures), 1, 1, 1, dtype=pictures.dtype, device=pictures.device)
-    room = 1 - least
-    for _ in range(5):
-        lost = 1 - ssim((grey + share * added).clamp(0, 1), grey)
-        if bool((lost <= room).all()):
-            break
-        share = share * (room / lost.clamp_min(room)).sqrt().view(-1, 1, 1, 1)
-    return share
+    for _ in range(ROUNDS):
+        changed = (pictures + share * change).clamp(0, 1).mean(dim=1, keepdim=True)
+        lost = 1 - ssim(changed, grey).view(-1, 1, 1, 1)
+        kept = lost <= room
+        if bool(kept.all()):
+            return share
+        share = torch.where(kept, share, share * EASED * (room / lost.clamp_min(room)).sqrt())
+    return share * kept

@@ -29,6 +29,7 @@ from mantlet.plugin import Defense, Setup
 from mantlet.translation_training import Pairs, TranslateRecipe, translated
 from mantlet.types import Kind, Prediction, Query
 from redteam.attacks.translation import I2i, PictureMeans
+from redteam.i2i_floors import floors
 from redteam.measures import rounded
 from redteam.pools import Pools
 from redteam.streams import as_inputs
@@ -46,7 +47,7 @@ LOOKED_AT = 200
 """Pictures of a suspect that the tests for marks see."""
 JUDGED = 500
 """Pairs on which the evenness of a copy's loss is measured."""
-ALARMED = 100
+ALARMED = FEWEST
 """Pictures that a thief has before it counts as suspected, in rows where defenses wait for that."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"wavelet": 0.0},
@@ -63,7 +64,9 @@ class Shield:
     """Defenses of one row of the table.
 
     With ``suspected`` they act on clients that are suspected, and honest ones get clean pictures.
-    ``undone`` is a thief who knows the one filter, and inverts it before it learns; ``diluted`` one who has the
+    ``undone`` is a thief who knows the one filter, and inverts it before it learns; ``behind`` one who puts it
+    behind its clone while it learns; ``stops`` one who is content with what it has when it is suspected;
+    ``diluted`` one who has the
     truth of its own pictures, and learns half of them from that. In copies of ``marked`` answers marks are looked
     for. ``seeds`` are the most that are run.
     """
@@ -71,12 +74,14 @@ class Shield:
     defenses: Sequence[Defense]
     suspected: bool = False
     undone: bool = False
+    behind: BandLimit | None = None
+    stops: bool = False
     diluted: bool = False
     marked: bool = False
     seeds: int = 3
 
 
-EXAGGERATED = BandLimit(details=1.45)
+EXAGGERATED, TWISTED = BandLimit(details=1.45), BandLimit(details=2.5)
 SHIELDS: Mapping[str, Shield] = {
     "none": Shield([], marked=True, seeds=1),
     "high_band_dither": Shield([HighBandDither()], marked=True),
@@ -84,7 +89,12 @@ SHIELDS: Mapping[str, Shield] = {
     "watermark": Shield([Watermark()], marked=True),
     "band_limit 1.45": Shield([EXAGGERATED]),
     "band_limit 1.45, undone": Shield([EXAGGERATED], undone=True),
-    "band_limit 2.5, suspected": Shield([BandLimit(details=2.5)], suspected=True),
+    "band_limit 1.45, filter in the loss": Shield([EXAGGERATED], behind=EXAGGERATED),
+    "band_limit 2.5, suspected": Shield([TWISTED], suspected=True),
+    "band_limit 2.5, suspected, filter in the loss": Shield(
+        [TWISTED], suspected=True, behind=TWISTED
+    ),
+    "band_limit 2.5, suspected, stops then": Shield([TWISTED], suspected=True, stops=True),
     "jpeg 85": Shield([Jpeg(quality=85)], seeds=1),
     "jpeg 60": Shield([Jpeg(quality=60)], seeds=1),
     "blur 0.4": Shield([Blur(sigma=0.4)], seeds=1),
@@ -237,7 +247,8 @@ def measure(bench: Bench) -> dict[str, Any]:
             for name, shield in SHIELDS.items():
                 if seed < min(shield.seeds, bench.defended):
                     defended.append(_defended(bench, (name, domain, seed)))
-    return found | {"attacks": attacks, "defenses": defended}
+    found |= {"attacks": attacks, "defenses": defended}
+    return found | {"floors": floors(found)}
 
 
 def _variants(bench: Bench, budget: int, seed: int) -> Sequence[str]:
@@ -311,15 +322,21 @@ def _undone(pictures: Tensor, known: BandLimit) -> Tensor:
 
 
 def _defended(bench: Bench, which: tuple[str, str, int]) -> Mapping[str, Any]:
-    """One copy of the victim behind a shield, by the attack with the wavelet term and the largest budget."""
+    """One copy of the victim behind a shield, by the attack with the wavelet term and the largest budget.
+
+    Who stops has the copy of the plain attack with the pictures that came before.
+    """
     name, domain, seed = which
+    told = {"defense": name, "domain": domain, "seed": seed}
+    if SHIELDS[name].stops:
+        early = _attack(bench, (domain, ALARMED, "plain", seed))
+        return told | {score: early[score] for score in ("clone_victim", "clone_truth")}
 
     def run() -> Mapping[str, Any]:
-        attack = I2i(steps=bench.steps, basis="haar")
+        attack = I2i(steps=bench.steps, basis="haar", behind=SHIELDS[name].behind)
         made = _copied(bench, attack, domain, SHIELDS[name], max(bench.budgets), seed)[1]
         served = serving(SHIELDS[name])(bench.answers("test"))
         scores = _scores(bench, made) | {"clone_served": _decibels(made, served)}
-        told = {"defense": name, "domain": domain, "seed": seed}
         marks = _marks(bench, made) if SHIELDS[name].marked else {}
         return told | rounded(scores, 4) | marks
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from defenses.band_limit import BandLimit
 from mantlet import architectures
 from mantlet.errors import ConfigError
 from redteam.learning import seeded
@@ -16,6 +17,8 @@ from redteam.oracle import Oracle, Refused
 from redteam.wavelets import Basis, high_band_error
 
 Progress = Callable[[int, int], None]
+OUTSIDE = 0.02
+"""Weight of what lies outside [0, 1] of a copy with a filter behind it, where clipping leaves no gradient."""
 LATE = 0.75
 """Share of the updates after which late sharpness-aware minimisation begins."""
 
@@ -58,6 +61,9 @@ class I2i(BaseModel):
       itself. ``sam`` says where: for ``all`` updates, ``late`` for the last quarter, or ``none``. Their code
       has it in the discriminators alone; here there are none, so it is in the clone.
 
+    ``behind`` is a filter that the thief knows the service to put behind its model, and puts behind the clone while
+    it trains: ``mean |f(S(a)) - b|``. The clone is then what lies before the filter.
+
     The same settings, pictures, answers and generator give the same clone. ``steps`` updates of Adam under a
     cosine schedule, whatever the budget; with ``sam`` each costs twice as much.
     """
@@ -74,6 +80,7 @@ class I2i(BaseModel):
     levels: Annotated[int, Field(ge=1, le=4)] = 2
     sam: Literal["none", "all", "late"] = "none"
     rho: PositiveFloat = 0.05
+    behind: BandLimit | None = None
 
     def run(
         self,
@@ -135,7 +142,11 @@ class I2i(BaseModel):
                 f"the clone makes {tuple(made.shape[1:])} of what the target makes"
                 f" {tuple(wanted.shape[1:])}; give it the target's scale and channels"
             )
-        loss: Tensor = (made - wanted).abs().mean()
+        outside = torch.zeros(())
+        if self.behind is not None:
+            outside = OUTSIDE * (made - made.clamp(0, 1)).abs().mean()
+            made = self.behind.changed(made)
+        loss: Tensor = (made - wanted).abs().mean() + outside
         if not self.wavelet:
             return loss
         bands: Tensor = high_band_error(made, wanted, basis=self.basis, levels=self.levels)

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from defenses import high_band_dither
 from defenses.high_band_dither import HighBandDither
 from mantlet import likeness
+from mantlet.data import Images
 from mantlet.types import Kind, Prediction
 from tests.helpers import SETUP, query, rows
 
@@ -38,10 +40,28 @@ def test_pictures_keep_the_psnr_and_spend_it(psnr: float, shape: tuple[int, int]
     assert kept.median() < psnr + 1
 
 
-def test_pictures_stay_as_similar_as_was_asked() -> None:
-    images = pictures(8)
+@pytest.mark.parametrize("settings", [{}, {"psnr": 25, "similarity": 0.98}, {"similarity": 0.995}])
+def test_no_picture_is_less_similar_than_was_asked(
+    settings: Mapping[str, float], digits: Images
+) -> None:
+    wanted = {"similarity": 0.98, **settings}["similarity"]
+    real = torch.from_numpy(digits.x[:200])
+    found = []
+    for images in (pictures(60, channels=3), real):
+        grey, kept = (x.mean(dim=1, keepdim=True) for x in (images, answered(images, **settings)))
+        found.append(float(likeness.ssim(kept, grey).min()))
 
-    assert likeness.ssim(answered(images, psnr=25, similarity=0.98), images).min() > 0.97
+    assert min(found) >= wanted - 1e-6
+
+
+def test_no_detail_is_multiplied_by_more_than_the_largest_weight() -> None:
+    """Pictures with hardly a detail would have to be loud with it to spend their signal-to-noise ratio."""
+    faint = 0.5 + 0.01 * (pictures(4, side=29) - 0.5)
+    change = answered(faint, psnr=25, similarity=0) - faint
+    most = high_band_dither.LARGEST * 52 * high_band_dither.details(faint).abs().amax(dim=(1, 2, 3))
+
+    assert (change.abs().amax(dim=(1, 2, 3)) <= most + 1e-6).all()
+    assert likeness.psnr(faint + change, faint).min() > 40
 
 
 def test_flat_pictures_stay_flat_and_tiny_ones_are_taken() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from docs import translating
+from redteam import i2i_floors
 from redteam.i2i import DOMAINS, SHIELDS, VARIANTS
 
 
@@ -33,7 +34,20 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
     made: dict[str, Any] = {
         "victim": {"truth": 22.0},
         "served": [{"defense": name, **served} for name in SHIELDS],
-        "independent": [{"p_dither": 0.3, "p_watermark": 1.0}],
+        "independent": [
+            {
+                "data": "own",
+                "seed": 3,
+                "clone_victim": 30.11,
+                "clone_truth": 22.85,
+                "p_dither": 0.3,
+                "p_watermark": 1.0,
+            }
+        ],
+        "floors": [
+            {"wanted": "a", "measured": "1", "missed": True},
+            {"wanted": "b", "measured": "2", "missed": False},
+        ],
         "attacks": [attacked(d, v, s, 30.0) for d in DOMAINS for v in VARIANTS for s in (0, 1)],
         "defenses": [defended(name, d, 0) for name in SHIELDS for d in DOMAINS],
     }
@@ -70,27 +84,27 @@ def test_marks_are_shown_with_their_largest_p_value(told: Mapping[str, Any]) -> 
     assert rows["networks trained on the truth"] == ("1", "0.3", "1")
 
 
-def test_what_the_page_claims_is_in_the_results() -> None:
-    """Marks in every copy and in no other network, and a defense that costs copies more than clients."""
+def test_networks_that_know_nothing_are_shown_beside_the_victim(told: Mapping[str, Any]) -> None:
+    assert translating.alone()[1:] == [("the victim's own half", "3", "30.11", "22.85")]
+
+
+def test_a_floor_that_is_missed_stands_out(told: Mapping[str, Any]) -> None:
+    assert translating.floors()[1:] == [("a", "1", "**missed**"), ("b", "2", "reached")]
+
+
+def test_the_results_have_the_floors_that_their_records_give() -> None:
     found = translating.found.__wrapped__()
-    marked = [d for d in found["defenses"] if d["defense"] == "high_band_dither"]
+
+    assert found["floors"] == i2i_floors.floors(found)
+
+
+def test_what_the_page_claims_is_in_the_results() -> None:
+    """Marks in every copy and in no other network, and no protection from a thief who adapts."""
+    found = translating.found.__wrapped__()
+    missed = [one["wanted"] for one in found["floors"] if one["missed"]]
     others = [d for d in found["defenses"] if d["defense"] in ("none", "watermark")]
-    served = {line["defense"]: line for line in found["served"]}
-    before = {a["seed"]: a["clone_victim"] for a in found["attacks"] if _undefended(a)}
-    losses = [
-        before[d["seed"]] - d["clone_victim"]
-        for d in found["defenses"]
-        if (d["defense"], d["domain"]) == ("band_limit 1.45", "fashion")
-    ]
 
-    assert len(marked) == 6
-    assert max(line["p_dither"] for line in marked) <= 1e-6
+    assert not any("high_band_dither` is in" in wanted for wanted in missed)
     assert min(line["p_dither"] for line in [*found["independent"], *others]) > 0.01
-    assert served["high_band_dither"]["victim_least"] >= 38
-    assert served["band_limit 1.45"]["truth"] > found["victim"]["truth"] - 0.3
-    assert min(losses) >= 1.5
-
-
-def _undefended(attack: Mapping[str, Any]) -> bool:
-    wanted = {"domain": "fashion", "budget": 8000, "variant": "wavelet"}
-    return wanted.items() <= attack.items()
+    assert missed[-1].startswith("some defense takes 1.5 dB")
+    assert i2i_floors.best_thief(found, "band_limit 1.45")["fashion"][0] < 0.3

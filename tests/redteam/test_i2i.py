@@ -71,6 +71,19 @@ def test_a_run_goes_on_where_it_stopped(bench: Bench, found: dict[str, Any]) -> 
     assert len(bench.say.__self__) == lines  # type: ignore[attr-defined]  # as above
 
 
+def test_who_stops_when_suspected_has_the_copy_of_the_pictures_that_came_before(
+    found: dict[str, Any],
+) -> None:
+    early = {a["domain"]: a["clone_victim"] for a in found["attacks"] if a["budget"] == 100}
+    stopped = {
+        d["domain"]: d["clone_victim"]
+        for d in found["defenses"]
+        if d["defense"] == "band_limit 2.5, suspected, stops then"
+    }
+
+    assert stopped == early
+
+
 def test_who_knows_the_filter_undoes_it() -> None:
     pictures = 0.3 + 0.4 * torch.rand(2, 1, 20, 20)
     known = BandLimit(details=1.3)

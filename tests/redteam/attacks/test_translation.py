@@ -1,12 +1,14 @@
 """Theft of a model that translates pictures."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from defenses.band_limit import BandLimit
 from mantlet import likeness, translation_training
 from mantlet.errors import ConfigError
 from mantlet.translators import Superres
@@ -100,6 +102,40 @@ def test_weights_go_uphill_by_rho_and_come_back() -> None:
 
     assert torch.allclose(moved, torch.tensor([[0.3, 0.0, 0.4]]), atol=1e-6)
     assert torch.equal(network.weight, before)
+
+
+@pytest.mark.parametrize(("sam", "wanted"), [("none", 0), ("late", 2), ("all", 8)])
+def test_late_means_the_last_quarter_of_the_updates(
+    sam: str, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight updates the last two."""
+    climbed: list[float] = []
+    real = translation.uphill
+
+    def counted(network: nn.Module, rho: float) -> AbstractContextManager[None]:
+        climbed.append(rho)
+        return real(network, rho)
+
+    monkeypatch.setattr(translation, "uphill", counted)
+    attack = I2i.model_validate({"steps": 8, "batch": 2, "sam": sam, "rho": 0.03})
+    attack.learn(pool(8), Sharpener.clean(pool(8)), PictureMeans(pool(8)), torch.Generator())
+
+    assert climbed == [0.03] * wanted
+
+
+def test_a_filter_that_the_thief_knows_is_behind_its_clone_and_not_in_it() -> None:
+    """The clone is then nearer to what lies before the filter than one that learned filtered pictures."""
+    known = BandLimit(details=2.5)
+    given, fresh = pool(64), pool(seed=9)
+    filtered, wanted = known.changed(Sharpener.clean(given)), Sharpener.clean(fresh)
+    near = []
+    for behind in (None, known):
+        attack = SHORT.model_copy(update={"behind": behind})
+        means = PictureMeans(given, settings=SETTINGS)
+        clone = attack.learn(given, filtered, means, torch.Generator().manual_seed(0))
+        near.append(quality(translation_training.translated(clone, fresh), wanted))
+
+    assert near[1] > near[0] + 1
 
 
 def test_a_refusal_ends_the_queries_and_not_the_attack() -> None:
