@@ -63,7 +63,12 @@ def detect(
 
 
 def read_all(networks: LearnedMark, images: Tensor, whole: tuple[int, int] | None = None) -> Tensor:
-    """(places, n, LENGTH) in [-1, 1], what is read of each picture at each place; first where it lies."""
+    """(places, n, LENGTH) in [-1, 1], what is read of each picture at each place; first where it lies.
+
+    Raises `ValueError` for values that are not finite.
+    """
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("pictures have values that are not finite; values in [0, 1] are read")
     odds = [networks.read(placed) for placed in _placed(images, whole)]
     return torch.tanh(torch.stack(odds) / 2).double()
 

@@ -165,6 +165,26 @@ def test_a_generator_is_known_by_its_pictures(
     assert found["independent"][0]["pictures"] == 2000
 
 
+def test_split_and_rows_choose_what_is_read_of_a_suspects_array(
+    digits_gateway: Path,
+    digits: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clean = torch.from_numpy(digits.x[:80])
+    marked = Mark(SECRET.encode(), "digits").embed(clean, ["ann"] * 80)
+    np.savez(tmp_path / "a.npz", x_train=clean.numpy(), x_test=marked.numpy())
+    words = ("--suspect", tmp_path / "a.npz", "--json")
+    found = []
+    for more in ((), ("--split", "test"), ("--split", "test", "--rows", "10:74")):
+        assert mantlet(monkeypatch, digits_gateway, *words, *more) == 0
+        found.append(json.loads(capsys.readouterr().out))
+
+    assert [one["found"] for one in found] == [False, True, True]
+    assert [one["suspect"]["pictures"] for one in found] == [80, 80, 64]
+
+
 @pytest.mark.parametrize(
     ("words", "telling"),
     [

@@ -86,3 +86,18 @@ def test_one_picture_gets_a_p_value_and_none_is_refused(served: Tensor) -> None:
 
     with pytest.raises(ValueError, match="no pictures"):
         detect(NETWORKS, served[:0], KEY)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_proves_nothing(clean: Tensor, value: float) -> None:
+    broken = clean.clone()
+    broken[3, 0, 5, 5] = value
+
+    with pytest.raises(ValueError, match="values that are not finite"):
+        detect(NETWORKS, broken, KEY)
+
+
+def test_batches_are_taken_as_they_come(served: Tensor) -> None:
+    found = detect(NETWORKS, iter(torch.split(served, 10)), KEY, whole=WHOLE)
+
+    assert found.p == pytest.approx(detect(NETWORKS, served, KEY, whole=WHOLE).p, rel=1e-3)
