@@ -7,7 +7,7 @@ from redteam.judging import Record
 PROVEN, DISTORTED = 1e-6, 1e-4
 """The largest p-values of 64 pictures as they left, and of distorted ones; the first is that of a copy's, too."""
 KEPT = {"38 dB": 38.0, "43 dB": 43.0, "mantlet": 40.0}
-"""What pictures keep at least, in dB, by the end of what a record is of."""
+"""What pictures keep at least, in dB, by a part of what a record is of."""
 WORSE = 1.05
 """What a mark does to ``fid_served_real``, at most."""
 NAMED = 0.99
@@ -43,7 +43,7 @@ def _found(records: Sequence[Record]) -> Iterator[str]:
 def _kept(records: Sequence[Record]) -> Iterator[str]:
     kept = {r["of"]: r["psnr_least"] for r in _of(records, "generated", "photographs")}
     for of, least in kept.items():
-        wanted = next((w for end, w in KEPT.items() if of.endswith(end)), 0.0)
+        wanted = next((w for end, w in KEPT.items() if end in of), 0.0)
         if least < wanted:
             yield f"{of}: a picture keeps {least:.2f} dB; {wanted:g} are wanted"
 

@@ -49,6 +49,8 @@ GENERATORS = {
     "fashion-dcgan": ("fashion_mnist", "fashion-lenet"),
 }
 """Shipped generators, the pictures they learned from, and the classifier that judges theirs."""
+MASKING, BLACK = 1.0, 0.2
+"""Settings that move the mark from the ground to what is drawn on it."""
 STRENGTHS = (38.0, 43.0)
 """What pictures keep, in dB: the default for small ones, and one that is hardly seen by a classifier."""
 LEARNED = 38.0
@@ -58,6 +60,7 @@ SET = 64
 """Pictures of one leak."""
 SHOWN = (64, 500, 2_000)
 """Pictures of a copy."""
+ON_STROKES = f"{STRENGTHS[0]:g} dB, on strokes"
 LEVELS = (0.1, 0.01, 1e-3, 1e-4, 1e-6)
 """Of p-values that are counted."""
 SCALES = (0.5, 0.75)
@@ -135,15 +138,19 @@ def run(bench: Bench, out: Path) -> None:
     for name in GENERATORS:
         ways: dict[str, Making] = {f"{kept:g} dB": partial(Spread, kept) for kept in STRENGTHS}
         ways[f"learned, {LEARNED:g} dB"] = Learned
+        ways[ON_STROKES] = partial(Spread, STRENGTHS[0], masking=MASKING, black=BLACK)
         for way, made in ways.items():
             of = f"{name}, {way}"
             parts["generated", of] = partial(generated, bench, name, made)
             parts["traced", of] = partial(traced, bench, name, made)
             parts["fidelity", of] = partial(faithful, bench, name, made)
-            if way != f"{STRENGTHS[1]:g} dB":
+            if way not in (f"{STRENGTHS[1]:g} dB", ON_STROKES):
                 parts["copied", of] = partial(copied, bench, name, made)
         of = f"{name}, {STRENGTHS[0]:g} dB"
         parts["washed", of] = partial(stolen, bench, name)
+        parts["washed", f"{name}, {ON_STROKES}"] = partial(
+            stolen, bench, name, masking=MASKING, black=BLACK
+        )
         parts["colluding", of] = partial(plotted, bench, name)
         parts["nulls", name] = partial(nulls, bench, name)
         parts["set_nulls", name] = partial(set_nulls, bench, name)
@@ -181,8 +188,16 @@ Making = Callable[[bytes, str], Way]
 class Spread:
     """The mark of `watermark`."""
 
-    def __init__(self, kept: float, secret: bytes, model: str) -> None:
-        self._mark = Mark(secret, model, psnr=kept)
+    def __init__(
+        self,
+        kept: float,
+        secret: bytes,
+        model: str,
+        *,
+        masking: float = 0.5,
+        black: float = 1.0,
+    ) -> None:
+        self._mark = Mark(secret, model, psnr=kept, masking=masking, black=black)
         self.embed = self._mark.embed
 
     def p(self, images: Tensor, *, whole: tuple[int, int] | None = None) -> float:
@@ -332,9 +347,9 @@ def faithful(bench: Bench, name: str, made: Making) -> list[Record]:
     return [{"pictures": len(real)} | distances]
 
 
-def stolen(bench: Bench, name: str) -> list[Record]:
-    """What a thief leaves of the default mark who washes the pictures of one client."""
-    made = partial(Mark, model=name, psnr=STRENGTHS[0])
+def stolen(bench: Bench, name: str, *, masking: float = 0.5, black: float = 1.0) -> list[Record]:
+    """What a thief leaves of the mark who washes the pictures of one client."""
+    made = partial(Mark, model=name, psnr=STRENGTHS[0], masking=masking, black=black)
     return washed(drawn(bench, name, SHOWN[-1]), made, bench.size.washes, CLIENTS[0])
 
 

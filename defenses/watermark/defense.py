@@ -19,7 +19,7 @@ class Watermark(Defense):
     is found again in pictures (`mantlet watermark detect`) and in what a copy that learned from them draws; the
     client's 32 bits tell which account leaked a picture (`mantlet watermark trace`). Spread spectrum: Cox,
     Kilian, Leighton and Shamoon, 1997. Cost: 0.02 ms for 28x28, a few ms for 256x256. What undoes it: an estimate
-    of the pattern from thousands of pictures, subtracted; small turns; drawing the pictures anew with
+    of the pattern from pictures, subtracted, 16 of them where the ground is black, and black put to black there; small turns; drawing the pictures anew with
     another generator; for the client's part alone, pictures of many accounts, averaged.
     """
 
@@ -30,6 +30,8 @@ class Watermark(Defense):
     """Share of the energy that names the client; 0.3 up to 64 pixels a side and 0.75 above where it is not given."""
     masking: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How much of the mark moves from flat grey to busy, dark and bright places, where it is hard to see."""
+    black: Annotated[float, Field(ge=0.1, le=1)] = 1.0
+    """How much of what `masking` moves to a black ground stays there; less is harder to blacken, and easier to compress away."""
     keeps_top1 = True
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.IMAGES})
 
@@ -42,6 +44,7 @@ class Watermark(Defense):
             psnr=self.psnr,
             client_share=self.client_share,
             masking=self.masking,
+            black=self.black,
         )
 
     def apply(

@@ -32,7 +32,8 @@ class Mark:
 
     ``client_share`` of its energy names the client, the rest is the model's; ``psnr`` (dB) is what a picture
     keeps at least. Where they are none they are 0.3 and 38 dB up to 64 pixels a side, 0.75 and 40 dB above.
-    ``masking`` in [0, 1] is how much of the mark moves to where it is hard to see.
+    ``masking`` in [0, 1] is how much of the mark moves to where it is hard to see, and ``black`` in (0, 1] how much
+    of that is on black.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Mark:
         client_share: float | None = None,
         psnr: float | None = None,
         masking: float = 0.5,
+        black: float = 1.0,
     ) -> None:
         self.key = MarkKey(secret, model)
         self._share = client_share
         self._psnr = psnr
         self._masking = masking
+        self._black = black
         self._model = tiles(self.key.model[None])
         self._own = lru_cache(maxsize=CACHED)(self._made)
 
@@ -75,7 +78,8 @@ class Mark:
         share = self._share if self._share is not None else SHARE_SMALL if small else SHARE
         seen = torch.ones(1)
         if self._masking:
-            seen = torch.lerp(seen, visibility(luma(images)), self._masking)
+            hidden = visibility(luma(images), black=self._black)
+            seen = torch.lerp(seen, hidden, self._masking)
         power = 10 ** (-asked / 10) - ROUNDING
 
         def marked(client: Tensor) -> Tensor:

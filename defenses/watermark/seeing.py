@@ -6,6 +6,8 @@ BUSY = 0.06
 """Standard deviation of brightness within a window that hides a mark well."""
 EDGE = 0.02
 """Changes within a window that are larger belong to the picture, smaller ones may be a mark."""
+DARK = 0.1
+"""Brightness below which a picture is nearly black."""
 LIMIT = 0.04
 """No pixel speaks louder."""
 
@@ -18,14 +20,16 @@ def luma(images: Tensor) -> Tensor:
     return (images * weights).sum(dim=1, keepdim=True)
 
 
-def visibility(brightness: Tensor) -> Tensor:
+def visibility(brightness: Tensor, *, black: float = 1.0) -> Tensor:
     """(B, 1, H, W) how much of a mark each pixel hides: 0.5 on flat grey, 1 on flat black, up to 2.
 
-    Contrast hides (Watson, 1993), and so do near black and near white, where the eye tells levels worse.
+    Contrast hides (Watson, 1993), and so do near black and near white, where the eye tells levels worse. On a
+    window that is black that is multiplied by ``black``, on a darker one than `DARK` by part of the way.
     """
     mean, variance = _moments(brightness)
     contrast = (variance.sqrt() / BUSY).clamp(max=2)
-    return 0.5 + 0.5 * contrast + 0.5 * (2 * mean - 1).square()
+    seen = 0.5 + 0.5 * contrast + 0.5 * (2 * mean - 1).square()
+    return seen if black == 1 else seen * (1 - (1 - black) * (1 - mean / DARK).clamp(min=0))
 
 
 def residual(brightness: Tensor) -> Tensor:

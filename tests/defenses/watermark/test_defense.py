@@ -11,6 +11,19 @@ from mantlet.types import Kind, Prediction, Query
 SECRET = b"a secret of the tests"
 
 
+def test_less_of_the_mark_may_be_on_black() -> None:
+    picture = torch.zeros(1, 1, 28, 28)
+    picture[..., 14:] = 0.5
+    query, shares = Query(["ann"], torch.zeros(1, 8), 0.0), []
+    for black in (1.0, 0.2):
+        defense = Watermark(black=black)
+        defense.load(Setup(torch.device("cpu"), SECRET, model="digits"))
+        change = defense(Prediction(picture, Kind.IMAGES), query, {}).values - picture
+        shares.append(float(change[..., :13].square().sum() / change.square().sum()))
+
+    assert shares[1] < 0.7 * shares[0]
+
+
 def test_what_leaves_is_found_with_the_secret_and_the_name_of_the_model() -> None:
     defense = Watermark()
     defense.load(Setup(torch.device("cpu"), SECRET, model="digits"))

@@ -23,6 +23,13 @@ def test_a_mark_hides_in_texture_and_in_the_dark_and_not_on_flat_grey() -> None:
     assert visibility(torch.rand(4, 1, 9, 9)).max() <= 2
 
 
+def test_less_of_a_mark_may_be_on_black_and_as_much_elsewhere() -> None:
+    black, dim, grey = (torch.full((1, 1, 9, 9), level) for level in (0.0, 0.05, 0.3))
+    few = [visibility(p, black=0.2) / visibility(p) for p in (black, dim, grey)]
+
+    assert [round(float(share.mean()), 5) for share in few] == [0.2, 0.6, 1.0]
+
+
 def test_of_an_edge_little_is_left_and_of_a_faint_pattern_most() -> None:
     faint = 0.01 * torch.sin(torch.arange(32) * 2.0).expand(1, 1, 32, 32)
     edge = (torch.arange(32) >= 16).float().expand(1, 1, 32, 32)
