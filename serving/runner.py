@@ -261,5 +261,9 @@ def _try_it(service: Service, host: str, port: int) -> str:
         kind = EXAMPLES.get(model.example.suffix.lower(), "application/x-npy")
         path = shlex.quote(os.path.relpath(model.example))
         out = " -o picture.png" if task is Task.TRANSLATE else ""
-        lines.append(f"Try it: curl -H 'Content-Type: {kind}'{key} --data-binary @{path}{out}{url}")
+        asked = f"curl -H 'Content-Type: {kind}'{key} --data-binary @{path}"
+        lines.append(f"Try it: {asked}{out}{url}")
+        if model.explain:
+            where = url.rpartition(":")[0]
+            lines.append(f"Why: {asked} -H 'Accept: image/png' -o why.png{where}:explain")
     return "\n".join(lines)
