@@ -70,6 +70,7 @@ def test_it_holds_every_module_of_the_five_packages_and_nothing_else(
         str(path.relative_to(root)) for name in PACKAGES for path in (root / name).rglob("*.py")
     }
     wanted.add("redteam/report.html")  # the template of the report
+    wanted.add("defenses/watermark/learned.safetensors")  # the networks of a mark
 
     assert files == wanted
 
@@ -105,7 +106,8 @@ def test_it_tells_its_version(programs: Path, tmp_path: Path) -> None:
 def test_it_lists_its_plug_ins(programs: Path, tmp_path: Path) -> None:
     found = orjson.loads(run(programs / "mantlet", "plugins", "--json", cwd=tmp_path))
 
-    assert {"defense", "detector", "victim", "architecture"} == {e["kind"] for e in found}
+    kinds = {"defense", "input defense", "detector", "victim", "architecture"}
+    assert kinds == {e["kind"] for e in found}
     assert {"rounding", "foreign", "upstream", "lenet"} <= {e["type"] for e in found}
 
 
