@@ -80,6 +80,7 @@ def stages(server: Server) -> dict[str, float]:
         * float(found[name.format("sum", stage)])
         / float(found[name.format("count", stage)])
         for stage in STAGES
+        if float(found[name.format("count", stage)])  # nothing is explained here
     }
     rows, batches = (
         float(found[f'mantlet_batch_rows_{kind}{{model="model"}}']) for kind in ("sum", "count")
