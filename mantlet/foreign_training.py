@@ -16,7 +16,7 @@ from mantlet import architectures, weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
 from mantlet.foreignness import LIMIT, Foreignness, described
-from mantlet.training import Progress, batches, read_recipe
+from mantlet.training import Progress, RecipeFile, batches
 from mantlet.types import Kind, Prediction
 
 FALSE_ALARMS = 0.05
@@ -33,7 +33,7 @@ class Weights(BaseModel):
     settings: dict[str, int | float | str | bool] = Field(default_factory=dict)
 
 
-class ForeignRecipe(BaseModel):
+class ForeignRecipe(RecipeFile):
     """How to train the classifier of foreign inputs (Atli et al., 2019, with a far smaller network).
 
     Both classes have as many ``rows``. Half of each is sent as other devices would have sent it: turned,
@@ -42,8 +42,6 @@ class ForeignRecipe(BaseModel):
     other, and smooth noise; they keep it from knowing one foreign family only.
     The last ``holdout`` rows of the data are never trained on: they are what the report is about.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["foreign"]
     victim: Weights | None = None
@@ -58,15 +56,6 @@ class ForeignRecipe(BaseModel):
     holdout: Annotated[int, Field(ge=100)] = 5000
     seed: Annotated[int, Field(ge=0)] = 0
     output: Path
-
-    @classmethod
-    def load(cls, path: Path) -> "ForeignRecipe":
-        """Read a YAML recipe; paths are relative to the file."""
-        recipe = read_recipe(cls, path)
-        victim = recipe.victim
-        if victim is not None:
-            victim = victim.model_copy(update={"weights": path.parent / victim.weights})
-        return recipe.model_copy(update={"output": path.parent / recipe.output, "victim": victim})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from mantlet.fidelity import Fidelity, embedded, fidelity
 from mantlet.foreign_training import Weights
 from mantlet.gan_training import Gan, GanSettings, drawn, fit_gan
 from mantlet.sheets import contact_sheet
-from mantlet.training import Progress, read_recipe
+from mantlet.training import Progress, RecipeFile
 
 SHOWN = 10
 """Samples in a row of a sheet."""
 
 
-class GanRecipe(GanSettings):
+class GanRecipe(GanSettings, RecipeFile):
     """How to train a generator of the data's pictures, of the kind ``dcgan``.
 
     The last ``holdout`` rows are never trained on, and of the others the first ``rows`` alone where given.
@@ -38,16 +38,6 @@ class GanRecipe(GanSettings):
     samples: Annotated[int, Field(ge=100)] = 5000
     seed: Annotated[int, Field(ge=0)] = 0
     output: Path
-
-    @classmethod
-    def load(cls, path: Path) -> "GanRecipe":
-        """Read a YAML recipe; paths are relative to the file."""
-        recipe = read_recipe(cls, path)
-        seen_by = recipe.features
-        if seen_by is not None:
-            seen_by = seen_by.model_copy(update={"weights": path.parent / seen_by.weights})
-        update = {"output": path.parent / recipe.output, "features": seen_by}
-        return recipe.model_copy(update=update)
 
     def recorded(self) -> str:
         """The settings as JSON, without the paths of this machine."""

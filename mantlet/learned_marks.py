@@ -6,21 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from mantlet import weights
+from mantlet.likeness import ROUNDING, added
 
 SIDE = 28
 """Pictures are looked at in that many pixels a side."""
 LENGTH = 96
 """Signs of a message."""
-ROUNDING = 1 / 2 / 255**2
-"""The most that rounding both pictures to 8 bits adds to a mean square."""
 STEP = 0.0126
 """A change of 38 dB: the unit of what is read."""
 LOUDEST = 4.0
 """In those units: no pixel speaks louder."""
 CHUNK = 500
 """Pictures that are read at once."""
-STRONGEST = 3.0
-"""The pattern grows to that many times its strength where clipping takes a part of it."""
 
 
 class Painter(nn.Module):
@@ -104,7 +101,7 @@ class LearnedMark(nn.Module):
         pattern: Tensor = self.painter(small(pictures), sums)
         if pictures.shape[-2:] != pattern.shape[-2:]:
             pattern = _resized(pattern, pictures.shape[-2], pictures.shape[-1])
-        return _added(pictures, pattern, 10 ** (-psnr / 10) - ROUNDING)
+        return added(pictures, pattern, 10 ** (-psnr / 10) - ROUNDING)
 
     def read(self, pictures: Tensor) -> Tensor:
         """(B, LENGTH) log-odds of the signs in (B, C, H, W) pictures."""
@@ -123,20 +120,3 @@ def _resized(pictures: Tensor, height: int, width: int) -> Tensor:
     return nn.functional.interpolate(
         pictures, size=(height, width), mode="bilinear", antialias=True, align_corners=False
     )
-
-
-def _added(pictures: Tensor, pattern: Tensor, power: float) -> Tensor:
-    """Pictures with as much of the (B, 1, H, W) pattern as changes their mean square by ``power``."""
-    first = _level(power, pattern)
-    # Clipping leaves room. A change grows at most as its strength does, so it never exceeds the power.
-    strength = first
-    for _ in range(2):
-        change = (pictures + strength * pattern).clamp(0, 1) - pictures
-        strength = torch.minimum(strength * _level(power, change), STRONGEST * first)
-    return (pictures + strength * pattern).clamp(0, 1)
-
-
-def _level(power: float, change: Tensor) -> Tensor:
-    """(B, 1, 1, 1) factor that brings the mean square of a row's change to ``power``."""
-    present = change.detach().square().mean(dim=(1, 2, 3), keepdim=True)
-    return (power / present.clamp(min=1e-12)).sqrt()

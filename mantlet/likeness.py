@@ -13,6 +13,10 @@ NOTHING = 1e-10
 """Mean squares below it count as it: equal pictures have 100 dB."""
 EASED = 0.98
 """How much further than needed a change that is too strong is cut, so that few rounds are enough."""
+STRONGEST = 3.0
+"""A pattern grows to that many times its strength where clipping takes a part of it."""
+ROUNDING = 1 / 2 / 255**2
+"""The most that rounding both pictures to 8 bits adds to a mean square: half a level squared, twice."""
 ROUNDS = 12
 """Cuts after which a change is given up."""
 
@@ -71,3 +75,20 @@ def strength_within(pictures: Tensor, change: Tensor, least: float) -> Tensor:
             return share
         share = torch.where(kept, share, share * EASED * (room / lost.clamp_min(room)).sqrt())
     return share * kept
+
+
+def added(pictures: Tensor, pattern: Tensor, power: float) -> Tensor:
+    """Pictures with as much of the (B, 1, H, W) pattern as changes their mean square by ``power``."""
+    first = _level(power, pattern)
+    # Clipping leaves room. A change grows at most as its strength does, so it never exceeds the power.
+    strength = first
+    for _ in range(2):
+        change = (pictures + strength * pattern).clamp(0, 1) - pictures
+        strength = torch.minimum(strength * _level(power, change), STRONGEST * first)
+    return (pictures + strength * pattern).clamp(0, 1)
+
+
+def _level(power: float, change: Tensor) -> Tensor:
+    """(B, 1, 1, 1) factor that brings the mean square of a row's change to ``power``."""
+    present = change.detach().square().mean(dim=(1, 2, 3), keepdim=True)
+    return (power / present.clamp(min=1e-12)).sqrt()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +16,7 @@ from mantlet.errors import ConfigError
 from mantlet.foreign_training import Weights
 from mantlet.gan_training import drawn
 from mantlet.learned_marks import LENGTH, SIDE, LearnedMark
-from mantlet.training import Progress, one_cycle, read_recipe
+from mantlet.training import Progress, RecipeFile, one_cycle
 
 BLOCK = 8
 QUANTA = torch.tensor(
@@ -34,15 +34,13 @@ QUANTA = torch.tensor(
 """Steps of brightness in a JPEG of quality 50 (ITU-T T.81, table K.1), of 255."""
 
 
-class MarkRecipe(BaseModel):
+class MarkRecipe(RecipeFile):
     """How to train a learned mark: ``steps`` updates of Adam on pictures that ``generator`` draws.
 
     Every batch is marked with random messages at ``psnr`` dB (30 dB at first), then distorted; and drawn anew by
     a simulated copy, which learns to draw marked pictures in turns with the mark. ``copied`` is the weight of
     what is read of its pictures. The last ``holdout`` rows of the data are only used to report.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["watermark"]
     generator: Weights
@@ -55,14 +53,6 @@ class MarkRecipe(BaseModel):
     holdout: Annotated[int, Field(ge=1)] = 5000
     seed: Annotated[int, Field(ge=0)] = 0
     output: Path
-
-    @classmethod
-    def load(cls, path: Path) -> "MarkRecipe":
-        """Read a YAML recipe; paths are relative to the file."""
-        recipe = read_recipe(cls, path)
-        of = recipe.generator
-        of = of.model_copy(update={"weights": path.parent / of.weights})
-        return recipe.model_copy(update={"output": path.parent / recipe.output, "generator": of})
 
 
 def make(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +18,43 @@ from mantlet.errors import ConfigError
 R = TypeVar("R", bound=BaseModel)
 
 
-class Recipe(BaseModel):
+class RecipeFile(BaseModel):
+    """What every recipe is: frozen settings in a YAML file, whose paths are relative to the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a YAML recipe; raises `ConfigError`."""
+        try:
+            recipe = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"recipe '{path}' cannot be read: {error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"recipe '{path}': {field}: {first['msg']}") from error
+        return _beside(path.parent, recipe)
+
+
+def _beside(folder: Path, settings: R) -> R:
+    """Settings whose paths, and those of the settings within them, are relative to a folder."""
+    update: dict[str, object] = {}
+    for name, value in settings:
+        if isinstance(value, Path):
+            update[name] = folder / value
+        elif isinstance(value, BaseModel):
+            update[name] = _beside(folder, value)
+    return settings.model_copy(update=update)
+
+
+class Recipe(RecipeFile):
     """How to train a classifier: the same recipe, data and seed give the same weights on one machine.
 
     SGD with Nesterov momentum under a one-cycle learning rate (linear up, then linear down).
     ``shift`` pixels of random translation are the only augmentation. The last ``holdout`` rows of the
     training data are never trained on: they are for calibration.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str
     settings: dict[str, int | float | str | bool] = Field(default_factory=dict)
@@ -39,24 +67,6 @@ class Recipe(BaseModel):
     holdout: Annotated[int, Field(ge=0)] = 5000
     seed: int = 0
     output: Path
-
-    @classmethod
-    def load(cls, path: Path) -> "Recipe":
-        """Read a YAML recipe; ``output`` is relative to the file."""
-        recipe = read_recipe(cls, path)
-        return recipe.model_copy(update={"output": path.parent / recipe.output})
-
-
-def read_recipe(kind: type[R], path: Path) -> R:
-    """A recipe of that kind from a YAML file, its paths as they stand there; raises `ConfigError`."""
-    try:
-        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe '{path}' cannot be read: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"recipe '{path}': {field}: {first['msg']}") from error
 
 
 def kind_of(path: Path) -> str:

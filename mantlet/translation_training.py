@@ -9,20 +9,20 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mantlet import architectures
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
 from mantlet.sheets import contact_sheet
-from mantlet.training import Progress, one_cycle, read_recipe
+from mantlet.training import Progress, RecipeFile, one_cycle
 
 SHOWN = 8
 """Pictures on a sample sheet."""
 
 
-class TranslateRecipe(BaseModel):
+class TranslateRecipe(RecipeFile):
     """How to train a network from pictures to pictures: ``steps`` updates on crops, L1 loss, Adam.
 
     ``teach`` is what it learns: ``enlarge`` restores pictures that were shrunk by its scale (Pillow's
@@ -30,8 +30,6 @@ class TranslateRecipe(BaseModel):
     own, ``a_train`` to ``b_train``. ``crop`` is the side of the crops of the answer. The last ``holdout``
     rows are never trained on.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["translate"]
     teach: Literal["enlarge", "cartoon", "emboss", "pairs"] = "enlarge"
@@ -44,12 +42,6 @@ class TranslateRecipe(BaseModel):
     holdout: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
     output: Path
-
-    @classmethod
-    def load(cls, path: Path) -> "TranslateRecipe":
-        """Read a YAML recipe; ``output`` is relative to the file."""
-        recipe = read_recipe(cls, path)
-        return recipe.model_copy(update={"output": path.parent / recipe.output})
 
 
 @dataclass(frozen=True, slots=True)

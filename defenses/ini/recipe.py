@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -17,12 +15,12 @@ from torch import Tensor
 
 from defenses.ini.losses import Direction
 from defenses.ini.pool import Drawn
-from mantlet.training import read_recipe
+from mantlet.training import RecipeFile
 
 Settings = dict[str, int | float | str | bool]
 
 
-class IniRecipe(BaseModel):
+class IniRecipe(RecipeFile):
     """How to train a victim that answers a thief's foreign queries uselessly (Guo et al., 2023).
 
     Each step takes ``batch`` rows of the data and ``foreign_batch`` foreign rows, of which ``drawn_share``
@@ -30,8 +28,6 @@ class IniRecipe(BaseModel):
     ``gamma`` times L3, induction; ``delta`` times L4, isolation; ``epsilon`` times L5, the size of what a
     thief learns. A term of weight 0 is left out. Same recipe, data and seed: same weights on one machine.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ini"]
     architecture: str
@@ -91,13 +87,6 @@ class IniRecipe(BaseModel):
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean has {len(self.mean)} numbers, std {len(self.std)}; give both")
         return self
-
-    @classmethod
-    def load(cls, path: Path) -> "IniRecipe":
-        """Read a YAML recipe; paths are relative to the file."""
-        recipe = read_recipe(cls, path)
-        warm = recipe.warm_start and path.parent / recipe.warm_start
-        return recipe.model_copy(update={"output": path.parent / recipe.output, "warm_start": warm})
 
     def recorded(self) -> str:
         """The settings as JSON, without the paths of this machine."""

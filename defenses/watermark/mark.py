@@ -10,6 +10,7 @@ from torch.nn import functional
 from defenses.watermark.carriers import BIT_OF, BITS, TILE, MarkKey, tiles
 from defenses.watermark.reading import read_each
 from defenses.watermark.seeing import luma, visibility
+from mantlet.likeness import ROUNDING, added
 
 SMALL = 64
 """Pictures with sides up to that many pixels are small."""
@@ -17,10 +18,6 @@ PSNR_SMALL, PSNR = 38.0, 40.0
 """What pictures keep where nothing is asked for, in dB."""
 SHARE_SMALL, SHARE = 0.3, 0.75
 """Share of the mark's energy that names the client: large pictures have room for both."""
-ROUNDING = 1 / 2 / 255**2
-"""The most that rounding both pictures to 8 bits adds to a mean square: half a level squared, twice."""
-STRONGEST = 3.0
-"""The pattern grows to that many times its strength where clipping takes a part of it."""
 CACHED = 1024
 """Clients whose signs are kept: 1 KiB each."""
 EMPHASIS = (0.6, 2.0)
@@ -84,7 +81,7 @@ class Mark:
 
         def marked(client: Tensor) -> Tensor:
             pattern = (1 - share) ** 0.5 * self._model + share**0.5 * client
-            return _added(images, _tiled(pattern, images) * seen, power)
+            return added(images, _tiled(pattern, images) * seen, power)
 
         first = marked(drawn)
         return first if small or not share else marked(tiles(own * _emphasis(first, own)))
@@ -113,19 +110,3 @@ def _emphasis(marked: Tensor, own: Tensor) -> Tensor:
     needed = (2 - bits / bits.mean(dim=1, keepdim=True).clamp(min=1e-6)).clamp(*EMPHASIS)
     needed = needed[:, BIT_OF]
     return needed / needed.square().mean(dim=1, keepdim=True).sqrt()
-
-
-def _added(images: Tensor, pattern: Tensor, power: float) -> Tensor:
-    """Pictures with as much of the (B, 1, H, W) pattern as changes their mean square by ``power``."""
-    first = _level(power, pattern)
-    # Clipping leaves room. A change grows at most as its strength does, so it never exceeds the power.
-    strength = first
-    for _ in range(2):
-        change = (images + strength * pattern).clamp(0, 1) - images
-        strength = torch.minimum(strength * _level(power, change), STRONGEST * first)
-    return (images + strength * pattern).clamp(0, 1)
-
-
-def _level(power: float, change: Tensor) -> Tensor:
-    """(B, 1, 1, 1) factor that brings the mean square of a row's change to ``power``."""
-    return (power / change.square().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)).sqrt()
