@@ -12,7 +12,7 @@ import torch
 from mantlet.types import InputSpec, Kind, Released
 from serving import decoding, encoding
 from serving.decoding import bad
-from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply
+from serving.exchange import JSON, Receive, Scope, Send, reply
 from serving.overlay import overlay
 from serving.service import Service
 
@@ -27,12 +27,10 @@ class Explain:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = headers_of(scope)
-        client = self._service.identify(scope, headers)
-        gateway = self._service.gateway(scope["path_params"]["model"])
+        client, gateway, headers, body = await self._service.let_in(
+            scope, receive, lambda of: of.explaining
+        )
         explaining = gateway.explaining
-        await gateway.admit(client)
-        body = await self._service.read_body(receive, headers)
         accept = headers.get("accept", "")
         _check_accept(accept, gateway.input)
         most = explaining.settings.max_rows_per_request
@@ -56,8 +54,7 @@ def _decode(
     headers: Mapping[str, str], body: bytes, spec: InputSpec, most: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Rows of a V1 body, and what its JSON says beside them."""
-    taken = (*decoding.JSON_TYPES, decoding.NPY, *decoding.PICTURES)
-    if decoding.media_type(headers, taken) not in decoding.JSON_TYPES:
+    if decoding.media_type(headers, decoding.TAKEN) not in decoding.JSON_TYPES:
         return decoding.rows_of(headers, body, spec, most), {}
     request = decoding.parse_json(body)
     return decoding.rows_from_lists(decoding.instances_of(request), spec, most), request

@@ -11,7 +11,7 @@ from mantlet.types import Released, Task
 from serving import decoding, encoding
 from serving.admission import Client
 from serving.decoding import bad
-from serving.exchange import JSON, Receive, Scope, Send, headers_of, reply
+from serving.exchange import JSON, Receive, Scope, Send, reply
 from serving.gateway import Gateway
 from serving.latents import LARGEST_SEED
 from serving.service import Service
@@ -31,12 +31,9 @@ class Generate:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = headers_of(scope)
-        client = self._service.identify(scope, headers)
-        gateway = self._service.gateway(scope["path_params"]["model"])
-        gateway.require(Task.GENERATE)
-        await gateway.admit(client)
-        body = await self._service.read_body(receive, headers)
+        client, gateway, headers, body = await self._service.let_in(
+            scope, receive, lambda of: of.require(Task.GENERATE)
+        )
         rows, seed = _latents(headers, body, gateway, client)
         released = await gateway.answer(client, rows)
         about: dict[str, object] = {} if seed is None else {"seed": seed}
@@ -92,12 +89,9 @@ class Translate:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = headers_of(scope)
-        client = self._service.identify(scope, headers)
-        gateway = self._service.gateway(scope["path_params"]["model"])
-        gateway.require(Task.TRANSLATE)
-        await gateway.admit(client)
-        body = await self._service.read_body(receive, headers)
+        client, gateway, headers, body = await self._service.let_in(
+            scope, receive, lambda of: of.require(Task.TRANSLATE)
+        )
         most = gateway.queue.max_rows_per_request
         # a large picture takes a while to unpack, and others must not wait for it
         rows = await asyncio.to_thread(decoding.rows_of, headers, body, gateway.input, most)

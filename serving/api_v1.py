@@ -5,7 +5,7 @@ import orjson
 from mantlet.errors import RequestError
 from mantlet.types import Released, Task
 from serving import decoding, encoding
-from serving.exchange import Receive, Scope, Send, headers_of, reply, reply_json, reply_ready
+from serving.exchange import Receive, Scope, Send, reply, reply_json, reply_ready
 from serving.service import Service
 
 VERBS = (":predict", ":generate", ":translate", ":explain")
@@ -18,12 +18,9 @@ class Predict:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = headers_of(scope)
-        client = self._service.identify(scope, headers)
-        gateway = self._service.gateway(scope["path_params"]["model"])
-        gateway.require(Task.CLASSIFY)
-        await gateway.admit(client)
-        body = await self._service.read_body(receive, headers)
+        client, gateway, headers, body = await self._service.let_in(
+            scope, receive, lambda of: of.require(Task.CLASSIFY)
+        )
         rows = decoding.rows_of(headers, body, gateway.input, gateway.queue.max_rows_per_request)
         released = await gateway.answer(client, rows)
         await _encode(send, released, headers.get("accept", ""))

@@ -55,12 +55,7 @@ class Infer:
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path_params"]
-        headers = headers_of(scope)
-        client = self._service.identify(scope, headers)
-        gateway = self._service.gateway(path["model"], path.get("version"))
-        await gateway.admit(client)
-        body = await self._service.read_body(receive, headers)
+        client, gateway, headers, body = await self._service.let_in(scope, receive)
         if gateway.task is Task.GENERATE:
             gateway.require_latents(client)
         ask = await _aside(gateway, lambda: _decode(headers, body, gateway))

@@ -217,9 +217,8 @@ def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) ->
     try:
         with Image.open(io.BytesIO(body), formats=formats) as picture:
             _check_header(picture, spec)  # before pixels are decoded
-            if (
-                picture.format == "PNG" and body[24] == 16
-            ):  # of colour Pillow keeps eight in silence
+            # of 16 bits in colour Pillow keeps eight in silence
+            if picture.format == "PNG" and body[24] == 16:
                 raise bad("the picture has 16 bits a channel; send 8 bit grey or RGB")
             pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), np.float32)
     except RequestError:

@@ -2,16 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mantlet.errors import RequestError
 from serving.admission import Admission, Client
 from serving.events.log import EventLog
-from serving.exchange import Receive, Scope, read_body
+from serving.exchange import Receive, Scope, headers_of, read_body
 from serving.gateway import Gateway
 from serving.metrics import Metrics
 from serving.patrol import Patrol
 from serving.settings import Settings
 from serving.stores.base import Store
+
+
+class Asked(NamedTuple):
+    """A request that was let in: who asks which model, with which headers and body."""
+
+    client: Client
+    gateway: Gateway
+    headers: dict[str, str]
+    body: bytes
 
 
 @dataclass(slots=True)
@@ -73,6 +83,18 @@ class Service:
             credential = headers.get("x-api-key", "")
         address = (scope.get("client") or ("unknown", 0))[0]
         return self.admission.identify(credential.strip() or None, address, self.clock())
+
+    async def let_in(
+        self, scope: Scope, receive: Receive, check: Callable[[Gateway], object] | None = None
+    ) -> Asked:
+        """A request to the model of its path, read once its client was admitted; ``check`` raises before that."""
+        headers, path = headers_of(scope), scope["path_params"]
+        client = self.identify(scope, headers)
+        gateway = self.gateway(path["model"], path.get("version"))
+        if check:
+            check(gateway)
+        await gateway.admit(client)
+        return Asked(client, gateway, headers, await self.read_body(receive, headers))
 
     async def read_body(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
         """The request's body within the limits of the config; compressed bodies are refused."""
