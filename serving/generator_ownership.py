@@ -1,6 +1,6 @@
 """Whether a suspect generator learned from the pictures of this service, by their mark (`watermark`)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from defenses.watermark.detection import search
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Task
-from serving.ownership import CONTROL, PROVEN, chosen_model, secret_of_gateway
+from serving.ownership import PROVEN, Compared, chosen_model, secret_of_gateway
 from serving.settings import Settings
 from serving.suspects import PLAIN, Opening, pictures_of
 
@@ -47,21 +47,11 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Compared[Reading]):
     """What was found of the suspect and of the independent generators."""
 
     suspect: Reading
     independent: Sequence[Reading]
-
-    @property
-    def sound(self) -> bool:
-        """Whether no independent generator shows the mark too."""
-        return all(one.p > CONTROL / len(self.independent) for one in self.independent)
-
-    @property
-    def found(self) -> bool:
-        """Whether the suspect shows the mark and no independent generator does."""
-        return self.sound and self.suspect.p <= PROVEN
 
 
 def marks(settings: Settings, model: str = "") -> bool:
@@ -116,10 +106,14 @@ def read(name: str, batches: Iterable[Tensor], key: MarkKey) -> Reading:
     bounds the p-value under it whatever the pictures are. The one that counts is that of all of them.
     """
     waves = reading.read(batches)
-    total = len(waves)
+    return along(name, len(waves), lambda count: search(waves.first(count), key).p)
+
+
+def along(name: str, total: int, p_of: Callable[[int], float]) -> Reading:
+    """What ``p_of`` so many first pictures is, doubling from `FEWEST` on, and of all of them."""
     counts = [FEWEST << n for n in range(32) if FEWEST << n < total]
-    along = {n: search(waves.first(n), key).p for n in (*counts, total)}
-    return Reading(name, total, along[total], along)
+    found = {count: p_of(count) for count in (*counts, total)}
+    return Reading(name, total, found[total], found)
 
 
 def graded(p: float) -> str:
@@ -133,26 +127,17 @@ def graded(p: float) -> str:
 
 def verdict(report: Report) -> Sequence[str]:
     """In plain words, what the report shows and what it does not."""
-    if not report.sound:
-        said = (
-            "An independent generator shows the mark too: this proves nothing. Is it no copy, and are the secret and"
-            " the model's name those of the service?"
-        )
-    elif report.found:
-        said = (
-            f"The suspect's pictures carry the mark: one key in {1 / report.suspect.p:.0e} or fewer would fit pictures"
-            " that were made without it so well."
-        )
-    else:
-        said = (
-            f"The mark is not shown (p above {PROVEN:g}). That does not clear the suspect: it may have learned from"
-            " few pictures, or have washed the mark away."
-        )
-    controls = (
-        "" if report.independent else " No independent generator was compared: add --independent."
+    first = report.said(
+        unsound="An independent generator shows the mark too: this proves nothing. Is it no copy, and are the secret and"
+        " the model's name those of the service?",
+        found=f"The suspect's pictures carry the mark: one key in {report.keys} or fewer would fit pictures"
+        " that were made without it so well.",
+        hidden=f"The mark is not shown (p above {PROVEN:g}). That does not clear the suspect: it may have learned from"
+        " few pictures, or have washed the mark away.",
+        what="generator",
     )
     return (
-        said + controls,
+        first,
         "A mark says that pictures came from this service or from a generator that learned from them, and not who did"
         " it: it can be inherited from somebody else's copy or data set, and planted with the secret. It is one"
         " signal, never sole proof.",

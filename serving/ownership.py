@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -52,8 +52,47 @@ class Reading:
     p: float
 
 
+class Judged(Protocol):
+    """What was read of one model: its p-value."""
+
+    @property
+    def p(self) -> float: ...
+
+
+J = TypeVar("J", bound=Judged)
+
+
+class Compared(Generic[J]):
+    """What a report of a ``suspect`` and of ``independent`` models shows, whatever was read of them."""
+
+    __slots__ = ()
+    suspect: J
+    independent: Sequence[J]
+
+    @property
+    def sound(self) -> bool:
+        """Whether no independent model shows the mark too."""
+        return all(one.p > CONTROL / len(self.independent) for one in self.independent)
+
+    @property
+    def found(self) -> bool:
+        """Whether the suspect shows the mark and no independent model does."""
+        return self.sound and self.suspect.p <= PROVEN
+
+    @property
+    def keys(self) -> str:
+        """Of how many keys one would fit the suspect so well by chance."""
+        return f"{1 / self.suspect.p:.0e}" if self.suspect.p else "inf"
+
+    def said(self, *, unsound: str, found: str, hidden: str, what: str = "model") -> str:
+        """The sentence that holds of the three, and one more where no independent ``what`` was compared."""
+        first = found if self.found else hidden if self.sound else unsound
+        alone = f" No independent {what} was compared: add --independent."
+        return first if self.independent else first + alone
+
+
 @dataclass(frozen=True, slots=True)
-class Report:
+class Report(Compared[Reading]):
     """What was found of the suspect and of the independent models.
 
     ``queries`` rows fall in ``cells`` cells of the hash; at ``rate`` the key marks ``marked_cells``.
@@ -65,16 +104,6 @@ class Report:
     marked_cells: int
     suspect: Reading
     independent: Sequence[Reading]
-
-    @property
-    def sound(self) -> bool:
-        """Whether no independent model shows the mark too."""
-        return all(one.p > CONTROL / len(self.independent) for one in self.independent)
-
-    @property
-    def found(self) -> bool:
-        """Whether the suspect shows the mark and no independent model does."""
-        return self.sound and self.suspect.p <= PROVEN
 
 
 def verify(
@@ -124,26 +153,16 @@ def verify(
 
 def verdict(report: Report) -> Sequence[str]:
     """In plain words, what the report shows and what it does not."""
-    if not report.sound:
-        first = (
-            "An independent model shows the mark too: these queries prove nothing. Is it no copy, and"
-            " are the victim and its secret those that answered?"
-        )
-    elif report.found:
-        first = (
-            f"The suspect shows the mark: one key in {1 / report.suspect.p:.0e} or fewer would fit a model"
-            " that knows nothing of the answers so well."
-        )
-    else:
-        first = (
-            f"The mark is not shown (p above {PROVEN:g}). That does not clear the suspect: it may have"
-            " asked other rows, unsuspected, or have washed the mark away."
-        )
-    controls = (
-        "" if report.independent else " No independent model was compared: add --independent."
+    first = report.said(
+        unsound="An independent model shows the mark too: these queries prove nothing. Is it no copy, and"
+        " are the victim and its secret those that answered?",
+        found=f"The suspect shows the mark: one key in {report.keys} or fewer would fit a model"
+        " that knows nothing of the answers so well.",
+        hidden=f"The mark is not shown (p above {PROVEN:g}). That does not clear the suspect: it may have"
+        " asked other rows, unsuspected, or have washed the mark away.",
     )
     return (
-        first + controls,
+        first,
         "A mark says that a model learned from answers of this service, and not who asked: it can be"
         " inherited from a model or data set of somebody else, and planted with the secret. It is one"
         " signal, never sole proof.",

@@ -12,7 +12,7 @@ from defenses.high_band_dither import HighBandDither, found
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Task
-from serving.generator_ownership import FEWEST, PICTURES, Reading, Report
+from serving.generator_ownership import PICTURES, Reading, Report, along
 from serving.ownership import PROVEN, chosen_model, secret_of_gateway
 from serving.settings import Settings
 from serving.suspects import PLAIN, ROWS, Opening, open_model
@@ -69,9 +69,7 @@ def read(name: str, made: Tensor, clean: Tensor, secret: bytes) -> Reading:
     The null hypothesis is that the secret was drawn independently of the model; `found` bounds the p-value
     under it whatever the pictures are.
     """
-    counts = [FEWEST << n for n in range(32) if FEWEST << n < len(made)]
-    along = {n: found(made[:n], clean[:n], secret) for n in (*counts, len(made))}
-    return Reading(name, len(made), along[len(made)], along)
+    return along(name, len(made), lambda count: found(made[:count], clean[:count], secret))
 
 
 def _answers_of(name: str, asked: Tensor, clean: Tensor, opening: Opening) -> Tensor:
@@ -112,26 +110,16 @@ def _answers(model: VictimPlugin, asked: Tensor) -> Tensor:
 
 def verdict(report: Report) -> Sequence[str]:
     """In plain words, what the report shows and what it does not."""
-    if not report.sound:
-        said = (
-            "An independent model shows the filter too: this proves nothing. Is it no copy, and is the secret that of"
-            " the service?"
-        )
-    elif report.found:
-        said = (
-            f"The suspect has learned the filter: one secret in {1 / report.suspect.p:.0e} or fewer would fit a model"
-            " that knows nothing of the answers so well."
-        )
-    else:
-        said = (
-            f"The filter is not shown (p above {PROVEN:g}). That does not clear the suspect: it may have learned from"
-            " few pictures, or from the truth beside them. Give more pictures."
-        )
-    controls = (
-        "" if report.independent else " No independent model was compared: add --independent."
+    first = report.said(
+        unsound="An independent model shows the filter too: this proves nothing. Is it no copy, and is the secret that of"
+        " the service?",
+        found=f"The suspect has learned the filter: one secret in {report.keys} or fewer would fit a model"
+        " that knows nothing of the answers so well.",
+        hidden=f"The filter is not shown (p above {PROVEN:g}). That does not clear the suspect: it may have learned from"
+        " few pictures, or from the truth beside them. Give more pictures.",
     )
     return (
-        said + controls,
+        first,
         "The filter says that a model learned from this service, itself or through another, and not who asked; the"
         " secret can plant it. It is one signal, never sole proof.",
     )
