@@ -3,9 +3,7 @@
 Run as: python -m redteam.detection --data FOLDER --work FOLDER --out docs/results/detection.json
 """
 
-import argparse
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -24,7 +22,7 @@ from mantlet.plugin import Detector
 from redteam import cost, others
 from redteam.folding import trace
 from redteam.judging import Record, curve, judged, lines, linked
-from redteam.pools import Pools
+from redteam.pools import Pools, arguments
 from redteam.scenarios import FULL, HELD_OUT, SMALL, Scenario, Size
 from redteam.simulation import ever_alarmed
 from redteam.streams import Stream
@@ -75,11 +73,7 @@ class Bench:
 
 def main() -> None:
     """Run what is not yet in the work folder, and write the records of everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=data is None)
-    parser.add_argument("--work", type=Path, default=Path(".mantlet/bench"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "bench")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)
     parser.add_argument("--development", action="store_true", help="keep off all test data")

@@ -3,9 +3,7 @@
 Run as: python -m redteam.explanations --data FOLDER --out docs/results/explanations.json
 """
 
-import argparse
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,13 +26,13 @@ from redteam.attacks.dfme import Dfme
 from redteam.attacks.megex import Megex
 from redteam.cosines import TURNS, cosine
 from redteam.explainable import gradients, judged, loaded, network, served, shown, victim
-from redteam.floors import floors
+from redteam.explanation_floors import floors
 from redteam.house import House
 from redteam.judging import Record
 from redteam.learning import Means, Training, answers_of
 from redteam.measures import accuracy, clean
 from redteam.oracle import Explained, InProcess, Refused, Withheld, Wrapper
-from redteam.pools import SHAPE, Pools
+from redteam.pools import SHAPE, Pools, arguments
 from serving import build, logs, settings
 
 DEFAULT = Path(__file__).parents[1] / "configs/gateway/default.yaml"
@@ -136,11 +134,7 @@ class Rationed(Wrapper):
 
 def main() -> None:
     """Run what is not yet in the work folder, and write everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=not data)
-    parser.add_argument("--work", type=Path, default=Path(".mantlet/explanations"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "explanations")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS)

@@ -3,8 +3,6 @@
 Run as: python -m redteam.gan --data FOLDER --out docs/results/gan.json
 """
 
-import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -40,7 +38,7 @@ from redteam.gan_floors import missed
 from redteam.gan_house import Bench, House
 from redteam.judging import Record
 from redteam.oracle import InProcess, Oracle
-from redteam.pools import Pools
+from redteam.pools import Pools, arguments
 from serving import logs
 
 SEEDS = (0, 1, 2)
@@ -54,11 +52,7 @@ SHOWN = 36
 
 def main() -> None:
     """Run the cases whose records are not yet in the file, and write it after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=data is None)
-    parser.add_argument("--work", type=Path, default=Path(".mantlet/gan"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "gan")
     parser.add_argument(
         "--picture", type=Path, help="where the sheets are drawn; beside the results"
     )

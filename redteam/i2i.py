@@ -3,9 +3,7 @@
 Run as: python -m redteam.i2i --data FOLDER --work FOLDER --out docs/results/i2i.json
 """
 
-import argparse
 import copy
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +29,7 @@ from mantlet.types import Kind, Prediction, Query
 from redteam.attacks.translation import I2i, PictureMeans
 from redteam.i2i_floors import floors
 from redteam.measures import rounded
-from redteam.pools import Pools
+from redteam.pools import Pools, arguments
 from redteam.streams import as_inputs
 from redteam.wavelets import high_band_error
 
@@ -197,11 +195,7 @@ def serving(shield: Shield) -> Callable[[Tensor], Tensor]:
 
 def main() -> None:
     """Run what is not yet in the work folder, and write the records."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=not data)
-    parser.add_argument("--work", type=Path, default=Path(".mantlet/i2i"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "i2i")
     parser.add_argument("--picture", type=Path, help="where the picture of copies goes")
     parser.add_argument("--seeds", type=int, default=5, help="thieves; three of them meet defenses")
     asked = parser.parse_args()

@@ -6,7 +6,7 @@ from math import comb
 from statistics import mean
 from typing import Any
 
-from redteam.judging import Record
+from redteam.judging import Record, floor
 
 KINDS = ("undone", "diluted", "filter in the loss", "stops then")
 """Thieves who adapt, by the end of a shield's name."""
@@ -47,10 +47,6 @@ def best_thief(found: Mapping[str, Any], name: str) -> dict[str, tuple[float, st
     }
 
 
-def _floor(wanted: str, measured: str, *, met: bool) -> Record:
-    return {"wanted": wanted, "measured": measured, "missed": not met}
-
-
 def _scores(found: Mapping[str, Any], score: str, **wanted: object) -> dict[int, float]:
     """One number of the attacks that are meant, by seed."""
     lines: Sequence[Record] = found["attacks"]
@@ -80,7 +76,7 @@ def _rises(found: Mapping[str, Any], domain: str) -> Record:
         seeds = before.keys() & after.keys()
         rises.append(mean(after[seed] - before[seed] for seed in seeds))
         told.append(f"{few:,} to {many:,}: {rises[-1]:+.2f} dB ({len(seeds)} seeds)")
-    return _floor(
+    return floor(
         f"{domain}: the plain copy comes nearer with every budget",
         ", ".join(told),
         met=min(rises) >= 0.01,
@@ -91,7 +87,7 @@ def _gains(found: Mapping[str, Any], budget: int) -> Record:
     steps = _steps(found, SHIFTED, budget, *ADDED[0])
     better, count = sum(step > 0 for step in steps), len(steps)
     chance = sum(comb(count, k) for k in range(better, count + 1)) / 2**count
-    return _floor(
+    return floor(
         f"{SHIFTED}, {budget:,} rows: the wavelet term brings copies nearer (sign test: p <= 0.05)",
         f"{mean(steps):+.2f} dB, {better} of {count} seeds, p = {chance:.2f}",
         met=mean(steps) > 0 and chance <= 0.05,
@@ -103,7 +99,7 @@ def _bands(found: Mapping[str, Any], budget: int) -> Record:
         mean(_scores(found, "high_band", domain=SHIFTED, budget=budget, variant=variant).values())
         for variant in ADDED[0]
     )
-    return _floor(
+    return floor(
         f"{SHIFTED}, {budget:,} rows: and its error in high bands is 5 % less",
         f"{100 * (term / plain - 1):+.1f} %",
         met=term <= 0.95 * plain,
@@ -114,7 +110,7 @@ def _shrinks(found: Mapping[str, Any], budget: int, without: str, added: str) ->
     shifted, control = (
         mean(_steps(found, domain, budget, without, added)) for domain in (SHIFTED, CONTROL)
     )
-    return _floor(
+    return floor(
         f"{budget:,} rows: what the {added} term gains under the shift shrinks in the control",
         f"{shifted:+.2f} and {control:+.2f} dB",
         met=shifted > 0 and control < shifted,
@@ -125,7 +121,7 @@ def _flatter(found: Mapping[str, Any], budget: int) -> Record:
     rises = _scores(found, "rise_1", domain=SHIFTED, budget=budget, variant="sam")
     plain = _scores(found, "rise_1", domain=SHIFTED, budget=budget, variant="plain")
     before = mean(plain[seed] for seed in rises)
-    return _floor(
+    return floor(
         f"{SHIFTED}, {budget:,} rows: sam makes the copy flatter under noise of 1 %",
         f"{before:.2%} to {mean(rises.values()):.2%}",
         met=mean(rises.values()) < before,
@@ -134,7 +130,7 @@ def _flatter(found: Mapping[str, Any], budget: int) -> Record:
 
 def _not_worse(found: Mapping[str, Any], budget: int) -> Record:
     steps = _steps(found, SHIFTED, budget, *ADDED[1])
-    return _floor(
+    return floor(
         f"{SHIFTED}, {budget:,} rows: and no further from the victim",
         f"{mean(steps):+.2f} dB",
         met=mean(steps) >= 0,
@@ -148,15 +144,15 @@ def _marked(found: Mapping[str, Any], mark: str) -> list[Record]:
     alone = [line[score] for line in found["independent"]]
     least = next(line["victim_least"] for line in found["served"] if line["defense"] == mark)
     return [
-        _floor(
+        floor(
             f"`{mark}` is in every copy at p <= 1e-6",
             f"{min(copies):.1g} to {max(copies):.1g}, {len(copies)} copies",
             met=max(copies) <= 1e-6,
         ),
-        _floor(
+        floor(
             f"`{mark}`: no picture under 38 dB to the clean one", f"{least:.1f}", met=least >= 38
         ),
-        _floor(
+        floor(
             f"`{mark}`: networks that know nothing of the victim stay at p > 0.01",
             f"{min(alone):.1g} to {max(alone):.1g}, {len(alone)} networks",
             met=min(alone) > 0.01,
@@ -179,7 +175,7 @@ def _loss(found: Mapping[str, Any], domain: str, thief: str) -> float:
 
 
 def _protects(name: str, losses: Mapping[str, tuple[float, str]], cost: float) -> Record:
-    return _floor(
+    return floor(
         f"`{name}` takes more from its best thief's copy than from clients, in both domains",
         ", ".join(f"{loss:.2f} ({_told(name, who)}; {d})" for d, (loss, who) in losses.items())
         + f" and {max(0.0, cost):.2f} dB",
@@ -197,7 +193,7 @@ def _protection(
     """With the thief's own pictures of the victim's kind: what protects at all protects there."""
     cheap = {name: losses[CONTROL] for name, losses in taken.items() if costs[name] <= 0.3}
     name, (loss, thief) = max(cheap.items(), key=lambda item: item[1][0])
-    return _floor(
+    return floor(
         "some defense takes 1.5 dB from its best thief's copy, and at most 0.3 dB from clients",
         f"at most {loss:.2f} dB (`{name}`, {_told(name, thief)})",
         met=loss >= 1.5,

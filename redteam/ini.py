@@ -3,8 +3,6 @@
 Run as: python -m redteam.ini --data FOLDER --work FOLDER --out docs/results/ini.json
 """
 
-import argparse
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +27,7 @@ from mantlet.types import Kind, Prediction, Query
 from redteam import learning
 from redteam.learning import Means, Training, Transfer
 from redteam.measures import accuracy, clone_scores, rounded, spread
-from redteam.pools import Pools
+from redteam.pools import Pools, arguments
 from redteam.streams import as_inputs
 
 RECIPE = Path(__file__).parents[1] / "configs/recipes/mnist-ini.yaml"
@@ -115,11 +113,7 @@ class Bench:
 
 def main() -> None:
     """Run what is not yet in the work folder, and write the records and the card."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=not data)
-    parser.add_argument("--work", type=Path, default=Path(".mantlet/ini"))
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__, "ini")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--no-ablations", action="store_true", help="they are trained anew, slowly")
     asked = parser.parse_args()

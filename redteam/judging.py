@@ -19,6 +19,11 @@ def lines(records: Iterable[Record]) -> bytes:
     return b"[\n" + b",\n".join(map(orjson.dumps, records)) + b"\n]\n"
 
 
+def floor(wanted: str, measured: str, *, met: bool) -> Record:
+    """What was wanted and what was measured, in words, and whether it is missed."""
+    return {"wanted": wanted, "measured": measured, "missed": not met}
+
+
 def judged(about: Record, detector: str, said: Trace, start: int) -> Record:
     """How many of a crowd a detector alarmed, and after how many rows of the attack.
 

@@ -3,8 +3,6 @@
 Run as: python -m redteam.ownership --data FOLDER --out docs/results/ownership.json
 """
 
-import argparse
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -26,7 +24,7 @@ from mantlet.types import Prediction, Query, Signal
 from redteam.judging import Record, lines
 from redteam.learning import Means, Training, Transfer, answers_of, train
 from redteam.measures import accuracy, clean
-from redteam.pools import Pools
+from redteam.pools import Pools, arguments
 from serving import logs
 from serving.ownership import Reading, read
 from serving.victims.torch import TorchVictim
@@ -207,10 +205,7 @@ THIEVES: Mapping[str, Callable[[Thief], Stolen]] = {
 
 def main() -> None:
     """Run the cases whose records are not yet in the file, and write it after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=data is None)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--smoke", action="store_true", help="few rows, short training")
     given = parser.parse_args()

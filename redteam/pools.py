@@ -1,6 +1,8 @@
 """The real pictures that clients and thieves draw from, as bytes from .npz files: 28x28 grey, or in color."""
 
+import argparse
 import io
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +63,17 @@ class Pools:
         with np.load(self.path(family), allow_pickle=False) as file:
             labels: np.ndarray = file[f"y_{split}"].astype(np.int64)
             return labels
+
+
+def arguments(about: str | None, work: str = "") -> argparse.ArgumentParser:
+    """What the benches' command lines share: folder of the pictures, file of the results, ``work`` folder if any."""
+    parser = argparse.ArgumentParser(description=about)
+    data = os.environ.get("MANTLET_DATA")
+    parser.add_argument("--data", type=Path, default=data, required=not data)
+    if work:
+        parser.add_argument("--work", type=Path, default=Path(".mantlet") / work)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
 
 
 def _decoded(jpeg: bytes, shape: tuple[int, ...]) -> np.ndarray:

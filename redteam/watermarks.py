@@ -3,9 +3,7 @@
 Run as: python -m redteam.watermarks --data FOLDER --out docs/results/watermark.json
 """
 
-import argparse
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +38,7 @@ from redteam.gan_cases import CLONE
 from redteam.judging import Record, lines
 from redteam.mark_floors import judged
 from redteam.mark_thieves import colluding, washed
+from redteam.pools import arguments
 from serving import logs
 from serving.victims.torch import TorchVictim
 
@@ -118,10 +117,7 @@ class Bench:
 
 def main() -> None:
     """Run the parts whose records are not yet in the file, and write it after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    data = os.environ.get("MANTLET_DATA")
-    parser.add_argument("--data", type=Path, default=data, required=data is None)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--smoke", action="store_true", help="few pictures and keys")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from redteam.floors import floors, rows_to, scores
+from redteam.explanation_floors import floors, rows_to, scores
 
 
 def theft(arm: str, budget: int, *accuracies: float) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redteam.judging import Record
+from redteam.judging import Record, floor
 from redteam.measures import spread
 
 TEN = "display, ten probes"
@@ -51,10 +51,6 @@ def rows_to(own: Sequence[Record], arm: str, goal: float = GOAL) -> float:
     return math.inf
 
 
-def _floor(wanted: str, measured: str, *, met: bool) -> Record:
-    return {"wanted": wanted, "measured": measured, "missed": not met}
-
-
 def _unit(cosines: Mapping[tuple[str, bool], float]) -> list[Record]:
     """The cosine check of the gradient, within a tenth."""
     wanted = {
@@ -65,7 +61,7 @@ def _unit(cosines: Mapping[tuple[str, bool], float]) -> list[Record]:
         "any class, probability": 1.0,
     }
     return [
-        _floor(
+        floor(
             f"cosine of {name} {value:.3f} within 10 %",
             f"{cosines[name, False]:.4f}",
             met=abs(cosines[name, False] / value - 1) <= 0.1,
@@ -77,7 +73,7 @@ def _unit(cosines: Mapping[tuple[str, bool], float]) -> list[Record]:
 def _hidden(cosines: Mapping[tuple[str, bool], float]) -> Record:
     behind = {name: value for (name, displayed), value in cosines.items() if displayed}
     worst = max(behind, key=lambda name: abs(behind[name]))
-    return _floor(
+    return floor(
         "displayed, no way to the gradient has a cosine over 0.05",
         f"{behind[worst]:.4f} ({worst})",
         met=abs(behind[worst]) <= 0.05,
@@ -91,7 +87,7 @@ def _ahead(victim: str, own: Sequence[Record], arm: str) -> Record:
     points = 100 * (scores(own, arm, budget)[0] - scores(own, "dfme", budget)[0])
     ours, theirs = (rows_to(own, a) for a in (arm, "dfme"))
     ratio = ours / min(theirs, max(budgets["dfme"], default=math.nan))  # not reached took more
-    return _floor(
+    return floor(
         f"{victim}: {arm} 3 points over dfme at {MANY:,} rows, or 80 % with 0.7 of its rows",
         f"{points:+.1f} points at {budget:,} rows; 80 %: {_rows(ours)}, dfme: {_rows(theirs)}",
         met=(budget == MANY and points >= 3) or ratio <= 0.7,
@@ -108,7 +104,7 @@ def _alike(victim: str, own: Sequence[Record]) -> list[Record]:
         fellow = FELLOW_OF.get(arm, FELLOW)
         (score, own_spread), (base, deviation) = (scores(own, a, budget) for a in (arm, fellow))
         told.append(
-            _floor(
+            floor(
                 f"{victim}: {arm} within one s.d. of {fellow} at {budget:,} rows",
                 f"{score:.3f} ± {own_spread:.3f} against {base:.3f} ± {deviation:.3f}",
                 met=score <= base + max(own_spread, deviation),
@@ -124,7 +120,7 @@ def _people(records: Sequence[Record]) -> list[Record]:
         if "pointing" in record:
             true, served = record["pointing"]
             told.append(
-                _floor(
+                floor(
                     "the pointing game within 2 points of true maps",
                     f"{served:.1%} against {true:.1%}",
                     met=served >= true - 0.02,
@@ -132,11 +128,11 @@ def _people(records: Sequence[Record]) -> list[Record]:
             )
             continue
         rank = record["rank_correlation"]
-        told.append(_floor(f"{name}: ranks correlate by 0.8", f"{rank:.3f}", met=rank >= 0.8))
+        told.append(floor(f"{name}: ranks correlate by 0.8", f"{rank:.3f}", met=rank >= 0.8))
         for area in ("deletion", "insertion"):
             true, served = record[area]
             told.append(
-                _floor(
+                floor(
                     f"{name}: {area} area within 10 % of true maps",
                     f"{served:.3f} against {true:.3f}",
                     met=abs(served / true - 1) <= 0.1,
@@ -147,7 +143,7 @@ def _people(records: Sequence[Record]) -> list[Record]:
 
 def _alarm(records: Sequence[Record]) -> Record:
     rows = [record["rows_to_alarm"] for record in records]
-    return _floor(
+    return floor(
         "the shipped default's detectors alarm on the generator within 50 rows",
         ", ".join(map(str, rows)),
         met=all(row is not None and row <= 50 for row in rows),
@@ -155,7 +151,7 @@ def _alarm(records: Sequence[Record]) -> Record:
 
 
 def _latency(record: Record) -> Record:
-    return _floor(
+    return floor(
         "the display adds at most 10 % to an explanation",
         f"{record['added']:+.1%}",
         met=record["added"] <= 0.1,
