@@ -1,12 +1,15 @@
-"""What the conformance suite draws: settings within their schema, probabilities, pictures."""
+"""What the conformance suite draws, and how it asks: settings within their schema, probabilities, rows alone."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mantlet.plugin import Plugin
+from mantlet.plugin import Defense, Plugin
+from mantlet.types import Prediction, Query, Signal
 
 LARGEST = 10**18
 """Drawn for a number whose schema names no upper bound."""
@@ -82,3 +85,17 @@ def _row(kind: str, classes: int, seed: int) -> Tensor:
     else:
         row = torch.softmax(noise * (30.0 if kind == "sharp" else 1.0), dim=0)
     return (row / row.sum()).float()
+
+
+def one_by_one(
+    defense: Defense, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
+) -> Tensor:
+    """(B, ...) what a defense answers to each row of what it is asked by itself."""
+    answers = []
+    for index in range(len(query.clients)):
+        one = slice(index, index + 1)
+        alone = Query(query.clients[one], query.inputs[one], query.at)
+        heard = {n: Signal(s.suspicion[one], s.alarm[one], s.reason) for n, s in signals.items()}
+        part = replace(prediction, values=prediction.values[one])
+        answers.append(defense(part, alone, heard).values)
+    return torch.cat(answers)

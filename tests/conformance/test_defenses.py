@@ -1,6 +1,5 @@
 """What every defense promises, built in or installed, for every setting its schema allows."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ import defenses
 from mantlet import simplex
 from mantlet.plugin import Defense, RememberingDefense
 from mantlet.types import Kind, Prediction, Query, Signal
-from tests.conformance.strategies import rows_of_probabilities, settings_of
+from tests.conformance.strategies import one_by_one, rows_of_probabilities, settings_of
 from tests.helpers import SETUP, query, rows
 
 KNOWN = defenses.known()
@@ -41,15 +40,6 @@ def asked(values: Tensor) -> tuple[Prediction, Query, dict[str, Signal]]:
         query(rows(count, seed=count), clients, 5.0),
         signals,
     )
-
-
-def row_of(
-    index: int, prediction: Prediction, query: Query, signals: dict[str, Signal]
-) -> tuple[Prediction, Query, dict[str, Signal]]:
-    one = slice(index, index + 1)
-    alone = Query(query.clients[one], query.inputs[one], query.at)
-    heard = {n: Signal(s.suspicion[one], s.alarm[one], s.reason) for n, s in signals.items()}
-    return replace(prediction, values=prediction.values[one]), alone, heard
 
 
 @defense_of_probabilities
@@ -106,9 +96,9 @@ def test_a_row_is_answered_alike_alone_and_in_a_batch(
     defense = load(data.draw(settings_of(plugin)))
     arguments = asked(data.draw(rows_of_probabilities()))
     together = defense(*arguments).values
-    alone = [defense(*row_of(index, *arguments)).values for index in range(len(together))]
+    alone = one_by_one(defense, *arguments)
 
-    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 @defense_of_probabilities

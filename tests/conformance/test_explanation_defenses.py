@@ -1,7 +1,5 @@
 """What every defense of explanations promises, for every setting its schema allows."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +9,7 @@ from torch import Tensor
 import defenses
 from mantlet.plugin import Defense, RememberingDefense, Setup
 from mantlet.types import Kind, Prediction, Query, Signal
-from tests.conformance.strategies import settings_of
+from tests.conformance.strategies import one_by_one, settings_of
 from tests.helpers import SETUP, rows
 
 KNOWN = {name: kind for name, kind in defenses.known().items() if Kind.ATTRIBUTIONS in kind.kinds}
@@ -52,15 +50,6 @@ def asked(values: Tensor) -> tuple[Prediction, Query, dict[str, Signal]]:
     return Prediction(values, Kind.ATTRIBUTIONS), Query(clients, inputs, 5.0), signals
 
 
-def row_of(
-    index: int, prediction: Prediction, query: Query, signals: dict[str, Signal]
-) -> tuple[Prediction, Query, dict[str, Signal]]:
-    one = slice(index, index + 1)
-    alone = Query(query.clients[one], query.inputs[one], query.at)
-    heard = {n: Signal(s.suspicion[one], s.alarm[one], s.reason) for n, s in signals.items()}
-    return replace(prediction, values=prediction.values[one]), alone, heard
-
-
 @every_defense
 @given(data=st.data())
 def test_maps_stay_finite_maps_of_their_shape(plugin: type[Defense], data: st.DataObject) -> None:
@@ -94,7 +83,7 @@ def test_a_row_is_explained_alike_alone_and_in_a_batch(
     values = data.draw(maps())
     defense, arguments = load(data.draw(settings_of(plugin)), values), asked(values)
     together = defense(*arguments).values
-    alone = torch.cat([defense(*row_of(i, *arguments)).values for i in range(len(together))])
+    alone = one_by_one(defense, *arguments)
     largest = together.flatten(1).abs().amax(dim=1) + 1e-30
     apart = (together - alone).flatten(1).abs().amax(dim=1)
 

@@ -1,7 +1,5 @@
 """What every defense of pictures promises, for every setting its schema allows."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +9,7 @@ from torch import Tensor
 import defenses
 from mantlet.plugin import Defense
 from mantlet.types import Kind, Prediction, Query, Signal
-from tests.conformance.strategies import settings_of
+from tests.conformance.strategies import one_by_one, settings_of
 from tests.helpers import SETUP
 
 KNOWN = {name: kind for name, kind in defenses.known().items() if Kind.IMAGES in kind.kinds}
@@ -52,15 +50,6 @@ def asked(values: Tensor) -> tuple[Prediction, Query, dict[str, Signal]]:
     return Prediction(values, Kind.IMAGES), Query(clients, latents, 5.0), signals
 
 
-def row_of(
-    index: int, prediction: Prediction, query: Query, signals: dict[str, Signal]
-) -> tuple[Prediction, Query, dict[str, Signal]]:
-    one = slice(index, index + 1)
-    alone = Query(query.clients[one], query.inputs[one], query.at)
-    heard = {n: Signal(s.suspicion[one], s.alarm[one], s.reason) for n, s in signals.items()}
-    return replace(prediction, values=prediction.values[one]), alone, heard
-
-
 @every_defense
 @few
 @given(data=st.data())
@@ -97,9 +86,9 @@ def test_a_picture_is_answered_alike_alone_and_in_a_batch(
     defense = load(data.draw(settings_of(plugin)))
     arguments = asked(data.draw(pictures()))
     together = defense(*arguments).values
-    alone = [defense(*row_of(index, *arguments)).values for index in range(len(together))]
+    alone = one_by_one(defense, *arguments)
 
-    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 @every_defense
