@@ -266,6 +266,8 @@ def test_an_interrupt_makes_a_clone_of_what_came_and_the_same_command_goes_on(
     command += ["--surrogate", str(files / "own.npz"), "--eval", str(files / "eval.npz")]
     command += ["--budget", "800", "--batch", "2", "--out", str(tmp_path / "out"), "--json"]
     tape = tmp_path / "out" / TAPE
+    # where the tests run in the background interrupts are ignored, and children would inherit that
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     first = subprocess.Popen(
         [sys.executable, "-m", "redteam.cli", *command],
         cwd=ROOT,
@@ -273,6 +275,7 @@ def test_an_interrupt_makes_a_clone_of_what_came_and_the_same_command_goes_on(
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, ours)
     while first.poll() is None and not (tape.is_file() and tape.stat().st_size > 4000):
         time.sleep(0.005)
     first.send_signal(signal.SIGINT)
