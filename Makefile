@@ -56,7 +56,7 @@ bench-ownership: .venv/tested  # the folder of bench-detection; goes on where it
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.ownership --out docs/results/ownership.json
 
 bench-detection: .venv/tested  # MANTLET_DATA is the folder of the pictures; goes on where it stopped
-	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.detection --out docs/results/detection.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.detection.bench --out docs/results/detection.json
 
 bench-ini: .venv/tested  # as above; goes on where it stopped, and writes what it found into the model card
 	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.ini --out docs/results/ini.json
@@ -65,20 +65,20 @@ bench-protection: .venv/tested  # the same folder; --only mnist/default and the 
 	OMP_NUM_THREADS=1 $(BIN)/mantlet bench configs/bench/protection.yaml --only '$(ONLY)' --out docs/results/protection.json
 
 bench-i2i: .venv/tested  # the same folder; goes on where it stopped
-	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.i2i --out docs/results/i2i.json --picture docs/pictures/i2i.png
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.translation.bench --out docs/results/i2i.json --picture docs/pictures/i2i.png
 
 bench-gan: .venv/tested  # the same folder; goes on where it stopped; SMOKE=1 takes a minute, with what the repository ships
-	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.gan $(if $(SMOKE),--smoke --data tests/data --families mnist-test --seeds 0 --work .mantlet/gan-smoke --out .mantlet/gan-smoke/gan.json,--out docs/results/gan.json --picture docs/pictures/gan.png)
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.gan.bench $(if $(SMOKE),--smoke --data tests/data --families mnist-test --seeds 0 --work .mantlet/gan-smoke --out .mantlet/gan-smoke/gan.json,--out docs/results/gan.json --picture docs/pictures/gan.png)
 
 bench-watermark: .venv/tested .venv/rivals  # the same folder; goes on where it stopped
-	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.watermarks --out docs/results/watermark.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.watermarks.bench --out docs/results/watermark.json
 
 .venv/rivals: constraints.txt | .venv/tested  # without what the package asks for: a window system, a second torch
 	$(PIP) --no-deps invisible-watermark opencv-python-headless PyWavelets
 	touch $@
 
 bench-explanations: .venv/tested  # the same folder; goes on where it stopped
-	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.explanations --out docs/results/explanations.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m redteam.explanations.bench --out docs/results/explanations.json
 
 bench-smoke: .venv/tested  # two minutes, with what the repository ships; has floors
 	OMP_NUM_THREADS=1 $(BIN)/mantlet bench configs/bench/smoke.yaml --data tests/data --out .mantlet/smoke.json

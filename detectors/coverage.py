@@ -26,7 +26,7 @@ class Coverage(ThresholdDetector):
     like those before open no new cell, so repeating them is no progress.
 
     ``curve`` is a measured table: how many cells so many rows open, and how well a clone trained on
-    them agrees with the victim (``python -m redteam.curve``). Progress is the share of the rows that a
+    them agrees with the victim (``python -m redteam.detection.curve``). Progress is the share of the rows that a
     clone of ``agreement`` needed; where pools of several kinds were measured, the largest share.
     Without a curve it is the share of cells that benign calibration rows opened. Of models that make pictures
     the cells are of thumbnails of what a client was shown.
@@ -42,7 +42,7 @@ class Coverage(ThresholdDetector):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Of the hyperplanes' directions."""
     curve: Path | None = None
-    """JSON that ``python -m redteam.curve`` wrote, relative to the config file."""
+    """JSON that ``python -m redteam.detection.curve`` wrote, relative to the config file."""
     agreement: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Agreement of the clone whose rows are progress 1."""
     alarm_at: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -169,16 +169,16 @@ def _read(path: Path, planes: int, agreement: float) -> list[tuple[np.ndarray, n
         curves = [_of_pool(pool, agreement) for pool in pools]
     except FileNotFoundError:
         raise ConfigError(
-            f"curve '{path}': no such file; run: python -m redteam.curve CONFIG"
+            f"curve '{path}': no such file; run: python -m redteam.detection.curve CONFIG"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(
-            f"curve '{path}' cannot be read ({error!r}); run: python -m redteam.curve CONFIG"
+            f"curve '{path}' cannot be read ({error!r}); run: python -m redteam.detection.curve CONFIG"
         ) from error
     if measured != planes:
         raise ConfigError(
             f"curve '{path}' was measured with {measured} planes; the detector has {planes}:"
-            " set planes, or run: python -m redteam.curve CONFIG"
+            " set planes, or run: python -m redteam.detection.curve CONFIG"
         )
     reached = [curve for curve in curves if curve is not None]
     if not reached:

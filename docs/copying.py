@@ -9,7 +9,7 @@ from typing import Any
 
 from docs.owned import number
 from docs.tables import table
-from redteam.gan_floors import PROVEN
+from redteam.gan.floors import PROVEN
 
 RESULTS = Path(__file__).parent / "results"
 Record = Mapping[str, Any]

@@ -5,9 +5,9 @@ from functools import cache
 from pathlib import Path
 
 from docs.tables import table
-from redteam import summary
-from redteam.report import strongest
-from redteam.summary import LIMITS, Line, chosen, told
+from redteam.grid import summary
+from redteam.grid.report import strongest
+from redteam.grid.summary import LIMITS, Line, chosen, told
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from redteam.i2i import DOMAINS, SHIELDS, VARIANTS
 from redteam.measures import spread
+from redteam.translation.bench import DOMAINS, SHIELDS, VARIANTS
 
 RESULTS = Path(__file__).parent / "results" / "i2i.json"
 TITLES = {

@@ -12,7 +12,7 @@ from rich.table import Table
 from serving.cli import err, out, progress_bar
 
 if TYPE_CHECKING:
-    from redteam.order import Order
+    from redteam.theft.order import Order
 
 
 def _option(help_: str, *names: str) -> Any:
@@ -97,7 +97,7 @@ def attack(
 ) -> None:
     """Steal from a running gateway of your own, and tell what the clone is worth."""
     options = {option.rstrip("_"): value for option, value in locals().items() if option != "json_"}
-    from redteam.order import PICTURES, Order
+    from redteam.theft.order import PICTURES, Order
 
     order = Order.of(**options)
     steal = _of_pictures(order) if order.name == PICTURES else _of_classes(order)
@@ -112,16 +112,16 @@ def attack(
 
 
 def _of_classes(order: "Order") -> Callable[..., dict[str, Any]]:
-    from redteam import attacking
-    from redteam.order import prepared
+    from redteam.theft import attacking
+    from redteam.theft.order import prepared
 
     return partial(attacking.run, *prepared(order))
 
 
 def _of_pictures(order: "Order") -> Callable[..., dict[str, Any]]:
-    from redteam import picture_theft
+    from redteam.theft import pictures
 
-    return partial(picture_theft.run, *picture_theft.prepared(order))
+    return partial(pictures.run, *pictures.prepared(order))
 
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:

@@ -33,8 +33,8 @@ def bench(
     """
     import torch
 
-    from redteam import bench as grid
-    from redteam import plan as plans
+    from redteam.grid import bench as grid
+    from redteam.grid import plan as plans
     from serving import logs
 
     torch.set_num_threads(1)
@@ -68,7 +68,7 @@ def report(
     ),
 ) -> None:
     """Write RESULTS as one page that needs no network, and as pictures."""
-    from redteam import report as reports
+    from redteam.grid import report as reports
 
     for path in reports.write(results, folder):
         out.print(str(path), markup=False)

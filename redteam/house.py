@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mantlet.types import Query
-from redteam.oracle import Refused
+from redteam.client.oracle import Refused
 from serving import campaigns
 from serving.folding import Memory
 from serving.pipeline import Outcome, Pipeline
@@ -69,7 +69,7 @@ class House:
 
 
 class Account:
-    """One client of a `House`; an `redteam.oracle.Oracle`."""
+    """One client of a `House`; an `redteam.client.oracle.Oracle`."""
 
     def __init__(self, house: House, name: str) -> None:
         self._house, self._name = house, name

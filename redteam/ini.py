@@ -25,10 +25,10 @@ from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Kind, Prediction, Query
 from redteam import learning
+from redteam.detection.streams import as_inputs
 from redteam.learning import Means, Training, Transfer
 from redteam.measures import accuracy, clone_scores, rounded, spread
 from redteam.pools import Pools, arguments
-from redteam.streams import as_inputs
 
 RECIPE = Path(__file__).parents[1] / "configs/recipes/mnist-ini.yaml"
 TRAINED_ON = "fashion"

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 from scipy.special import betaincinv
 
-from redteam.folding import Trace
+from redteam.detection.folding import Trace
 
 Record = dict[str, Any]
 POINTS = 60

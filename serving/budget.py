@@ -47,7 +47,7 @@ class Curve:
 
 
 def read_curve(path: Path) -> Curve:
-    """The curve that ``python -m redteam.curve`` wrote; raises `ConfigError`."""
+    """The curve that ``python -m redteam.detection.curve`` wrote; raises `ConfigError`."""
     try:
         pools = json.loads(path.read_text(encoding="utf-8"))["pools"]
         rows = np.asarray(pools[0]["rows"], np.float64)
@@ -58,7 +58,7 @@ def read_curve(path: Path) -> Curve:
             raise ValueError("rows and agreement must be lists of one length")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(
-            f"curve '{path}' cannot be read ({error!r}); run: python -m redteam.curve CONFIG"
+            f"curve '{path}' cannot be read ({error!r}); run: python -m redteam.detection.curve CONFIG"
         ) from error
     return Curve(path, rows, np.maximum.accumulate(best))
 
@@ -70,7 +70,7 @@ def curve_of(model: Model) -> Curve:
     if path is None:
         raise ConfigError(
             "no detector of type coverage has a curve, by which a budget could be sized; measure one"
-            " with: python -m redteam.curve CONFIG"
+            " with: python -m redteam.detection.curve CONFIG"
         )
     return read_curve(path)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mantlet import simplex
 from mantlet.errors import ConfigError
+from redteam.client.oracle import Explained, Explaining, Oracle, Refused, Withheld
 from redteam.learning import Means, Training, Transfer, train
-from redteam.oracle import Explained, Explaining, Oracle, Refused, Withheld
 from redteam.treatments import AnyTreatment
 
 Got = TypeVar("Got")

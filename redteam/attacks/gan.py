@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mantlet import architectures
 from mantlet.errors import ConfigError
 from mantlet.gan_training import Gan, GanSettings, fit_gan, untrained
+from redteam.attacks.metropolis import calibrated, selected
+from redteam.attacks.washing import Wash
+from redteam.client.oracle import Oracle, Refused
+from redteam.client.over_http import OverHttp
 from redteam.learning import seeded
-from redteam.metropolis import calibrated, selected
-from redteam.oracle import Oracle, Refused
-from redteam.over_http import OverHttp
-from redteam.washing import Wash
 
 Progress = Callable[[int, int], None]
 """Told how many pictures came, of how many."""

@@ -11,9 +11,9 @@ from redteam.attacks.attack import Ledger
 from redteam.attacks.data_free import Slopes, activated, scores_of, units
 from redteam.attacks.depooling import Depooling
 from redteam.attacks.dfme import Dfme
+from redteam.attacks.matching import as_shown, matching
+from redteam.client.oracle import Explained, Withheld
 from redteam.learning import Means, Transfer, train
-from redteam.matching import as_shown, matching
-from redteam.oracle import Explained, Withheld
 from serving.settings import AnyDefense
 
 
@@ -37,7 +37,7 @@ class Megex(Dfme):
     explained in place of it, and the mean of their maps is read.
 
     With ``matching`` every picture of the clone is explained as well, and the clone's gradients learn from
-    the maps (`redteam.matching`): more than the paper does, at the same price. ``classes: none`` does that
+    the maps (`redteam.attacks.matching`): more than the paper does, at the same price. ``classes: none`` does that
     alone, with a generator that climbs as DFME's does. Maps without a negative
     number are matched with magnitudes that are averaged over ``pool`` pixels each way, as shares of the
     largest, to the power of ``gamma``: what a thief knows of `explanation_display`.

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from defenses.band_limit import BandLimit
 from mantlet import architectures
 from mantlet.errors import ConfigError
+from redteam.attacks.wavelets import Basis, high_band_error
+from redteam.client.oracle import Oracle, Refused
 from redteam.learning import seeded
-from redteam.oracle import Oracle, Refused
-from redteam.wavelets import Basis, high_band_error
 
 Progress = Callable[[int, int], None]
 OUTSIDE = 0.02

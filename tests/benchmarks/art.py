@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from mantlet.data import Images
 from mantlet.plugin import Setup
 from redteam import measures
+from redteam.client.oracle import Oracle, Refused
+from redteam.client.over_http import OverHttp
 from redteam.learning import Means, seeded
-from redteam.oracle import Oracle, Refused
-from redteam.over_http import OverHttp
 from redteam.pools import Pools
 from serving.victims.torch import TorchVictim
 from tests.e2e.harness import GUARDED, MODELS, TIERS, gateway

@@ -122,7 +122,9 @@ def test_a_curve_that_is_none_is_named(tmp_path: Path, curve: object, words: str
 
 
 def test_a_missing_curve_is_named_with_the_command_that_makes_it() -> None:
-    with pytest.raises(ConfigError, match=r"no such file; run: python -m redteam\.curve CONFIG"):
+    with pytest.raises(
+        ConfigError, match=r"no such file; run: python -m redteam\.detection\.curve CONFIG"
+    ):
         Coverage(curve=Path("/none.json")).load(SETUP)
 
 

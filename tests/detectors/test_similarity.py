@@ -13,8 +13,8 @@ from mantlet.plugin import Setup
 from mantlet.types import Kind
 from redteam.attacks.jbda import Jbda
 from redteam.attacks.jbda_tr import JbdaTr
+from redteam.client.oracle import InProcess
 from redteam.learning import Means, Training
-from redteam.oracle import InProcess
 from serving.pipeline import Pipeline
 from serving.victims.torch import TorchVictim
 from tests.helpers import SETUP, TinyVictim, query, rows

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from docs import copying
-from redteam.gan_cases import THIEVES
-from redteam.gan_sheets import PANELS
+from redteam.gan.cases import THIEVES
+from redteam.gan.sheets import PANELS
 
 
 def clone(**fields: object) -> dict[str, Any]:

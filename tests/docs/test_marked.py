@@ -4,7 +4,7 @@ import pytest
 
 from docs import marked
 from docs.marked import Record
-from redteam import rivals
+from redteam.watermarks import rivals
 
 
 @pytest.fixture

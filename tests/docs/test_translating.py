@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from docs import translating
-from redteam import i2i_floors
-from redteam.i2i import DOMAINS, SHIELDS, VARIANTS
+from redteam.translation import floors
+from redteam.translation.bench import DOMAINS, SHIELDS, VARIANTS
 
 
 def attacked(domain: str, variant: str, seed: int, score: float) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_a_floor_that_is_missed_stands_out(told: Mapping[str, Any]) -> None:
 def test_the_results_have_the_floors_that_their_records_give() -> None:
     found = translating.found.__wrapped__()
 
-    assert found["floors"] == i2i_floors.floors(found)
+    assert found["floors"] == floors.floors(found)
 
 
 def test_what_the_page_claims_is_in_the_results() -> None:
@@ -107,4 +107,4 @@ def test_what_the_page_claims_is_in_the_results() -> None:
     assert not any("high_band_dither` is in" in wanted for wanted in missed)
     assert min(line["p_dither"] for line in [*found["independent"], *others]) > 0.01
     assert missed[-1].startswith("some defense takes 1.5 dB")
-    assert i2i_floors.best_thief(found, "band_limit 1.45")["fashion"][0] < 0.3
+    assert floors.best_thief(found, "band_limit 1.45")["fashion"][0] < 0.3

@@ -3,7 +3,7 @@
 import pytest
 
 from mantlet.data import Images
-from redteam.over_http import OverHttp
+from redteam.client.over_http import OverHttp
 from tests.benchmarks.art import ATTACKS, Size, run, stolen
 from tests.e2e.harness import Running
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mantlet import architectures, weights
-from redteam.oracle import Explained, Withheld
+from redteam.client.oracle import Explained, Withheld
 
 WEIGHTS = Path(__file__).parents[2] / "configs/models/mnist-lenet.safetensors"
 
@@ -18,7 +18,7 @@ def pooled(maps: Tensor) -> Tensor:
 
 
 class Shower:
-    """A `redteam.oracle.Explaining` over the shipped MNIST model; keeps what it was asked."""
+    """A `redteam.client.oracle.Explaining` over the shipped MNIST model; keeps what it was asked."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from redteam.oracle import Refused
+from redteam.client.oracle import Refused
 
 
 class Patient:

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from tests.redteam.test_chains import shipped
 from torch import Tensor
 
 from mantlet.data import Images
+from redteam.client.oracle import Refused
+from redteam.detection.streams import as_inputs
 from redteam.glyphs import glyphs
 from redteam.house import EVERY, House
-from redteam.oracle import Refused
-from redteam.streams import as_inputs
 from serving.campaigns import Search
 from serving.pipeline import Pipeline
 from serving.policy import Level
-from tests.redteam.test_chains import shipped
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import orjson
 import pytest
 
-from redteam.folding import Trace
+from redteam.detection.folding import Trace
 from redteam.judging import curve, judged, lines, linked, upper_bound
 
 

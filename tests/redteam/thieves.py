@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from mantlet.plugin import Defense
 from mantlet.types import Kind, Prediction, Query
 from redteam.attacks.attack import Attack, Loot
+from redteam.client.oracle import Refused
 from redteam.learning import Means, Training, Transfer
-from redteam.oracle import Refused
 from redteam.treatments.shadows import Shadows
 from tests.helpers import SETUP
 

@@ -63,7 +63,7 @@ def test_levels_without_an_agreement_need_no_curve() -> None:
 
 
 def test_an_agreement_without_a_curve_says_how_to_measure_one() -> None:
-    with pytest.raises(ConfigError, match=r"python -m redteam\.curve CONFIG"):
+    with pytest.raises(ConfigError, match=r"python -m redteam\.detection\.curve CONFIG"):
         curve_of(model(None, Level(name="spent", agreement=0.8)))
 
 

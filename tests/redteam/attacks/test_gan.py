@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from mantlet.errors import ConfigError
 from mantlet.gan_training import GanSettings, drawn
 from redteam.attacks.gan import ByLatents, BySeeds, GanTheft, Knowledge
-from redteam.oracle import InProcess
-from redteam.over_http import OverHttp
-from redteam.washing import Wash
+from redteam.attacks.washing import Wash
+from redteam.client.oracle import InProcess
+from redteam.client.over_http import OverHttp
 from serving.pipeline import Pipeline
 from tests.e2e.harness import Running
 from tests.helpers import TinyGenerator

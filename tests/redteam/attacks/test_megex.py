@@ -15,9 +15,9 @@ from redteam.attacks.attack import Ledger
 from redteam.attacks.data_free import activated
 from redteam.attacks.dfme import Dfme
 from redteam.attacks.megex import Guide, Megex
+from redteam.client.oracle import Explained
 from redteam.learning import Means, Training, Transfer, answers_of
 from redteam.measures import accuracy
-from redteam.oracle import Explained
 from tests.redteam.explainers import Shower, pooled
 from tests.redteam.thieves import QUICK, pictures, stolen
 

@@ -14,8 +14,8 @@ from mantlet.errors import ConfigError
 from mantlet.translators import Superres
 from redteam.attacks import translation
 from redteam.attacks.translation import I2i, Learned, PictureMeans
-from redteam.oracle import Refused
-from redteam.over_http import OverHttp
+from redteam.client.oracle import Refused
+from redteam.client.over_http import OverHttp
 from tests.e2e.harness import Running
 
 SETTINGS: Mapping[str, int] = {"width": 4}

@@ -1,0 +1,1 @@
+"""The detection bench: who is caught, how soon, and what watching costs."""

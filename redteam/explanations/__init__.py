@@ -1,0 +1,1 @@
+"""The bench of explanations: what they are worth to thieves and to people."""

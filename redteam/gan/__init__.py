@@ -1,0 +1,1 @@
+"""The bench of generators: what copies are worth, and whether they show the mark."""

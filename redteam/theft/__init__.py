@@ -1,0 +1,1 @@
+"""A theft from a running gateway, as the command ``attack`` orders it."""

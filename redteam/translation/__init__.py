@@ -1,0 +1,1 @@
+"""The bench of translators: what copies and defenses are worth."""

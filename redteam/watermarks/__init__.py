@@ -1,0 +1,1 @@
+"""The watermark bench: seen, found, traced, and beside other marks."""

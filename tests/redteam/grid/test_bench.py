@@ -1,0 +1,165 @@
+"""The grid: nothing is run twice, a change runs what it changes, and what fails is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mantlet.data import Images
+from redteam.grid import bench, plan, summary
+from redteam.grid.bench import Bench
+from serving.pipeline import Pipeline
+from serving.policy import Level
+from serving.victims.torch import TorchVictim
+
+ROOT = Path(__file__).parents[3]
+WEIGHTS = str(ROOT / "configs/models/mnist-lenet.safetensors")
+PLAN: dict[str, Any] = {
+    "budgets": [40],
+    "training": {"steps": 4},
+    "victims": {
+        "digits": {
+            "victim": {
+                "type": "torch",
+                "weights": WEIGHTS,
+                "architecture": "lenet",
+                "engine": "torch",
+            },
+            "family": "mnist-test",
+            "foreign": ["mnist-test"],
+            "own": ["test", "300:600"],
+            "test": ["test", ":300"],
+        }
+    },
+    "defenses": {"none": {}, "rounded": {"defenses": [{"type": "rounding", "decimals": 1}]}},
+    "attackers": {"own": {"attack": "knockoff", "data": "own"}},
+}
+
+
+def made(tmp_path: Path, **changes: Any) -> Bench:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(PLAN | changes))
+    return Bench(plan.load(path, {}), ROOT / "tests/data", tmp_path / "work")
+
+
+def counted(found: Bench, **options: Any) -> tuple[int, bench.Found]:
+    """How many cells were run, and what was found."""
+    before = len(bench.kept(found.done))
+    result = bench.run(found, **options)
+    return len(bench.kept(found.done)) - before, result
+
+
+def test_a_grid_that_goes_on_recomputes_nothing(tmp_path: Path) -> None:
+    ran, first = counted(made(tmp_path))
+    again, second = counted(made(tmp_path))
+
+    assert (ran, again) == (2, 0)
+    assert list(first.records) == list(second.records)
+    assert first.failed == first.missed == []
+
+
+def test_a_changed_defense_runs_its_own_cells_anew_and_no_others(tmp_path: Path) -> None:
+    counted(made(tmp_path))
+    changed = {"none": {}, "rounded": {"defenses": [{"type": "rounding", "decimals": 2}]}}
+    ran, found = counted(made(tmp_path, defenses=changed))
+    steps, _ = counted(made(tmp_path, training={"steps": 5}))
+
+    assert ran == 1
+    assert len(found.records) == 2
+    assert steps == 2
+
+
+def test_a_record_says_what_the_clone_is_worth_and_what_honest_clients_get(tmp_path: Path) -> None:
+    _, found = counted(made(tmp_path))
+    none, rounded = found.records
+
+    assert set(summary.FIELDS) <= none.keys()
+    assert none["benign_accuracy"] == none["victim_accuracy"] > 0.98
+    assert none["l1"] == 0
+    assert 0 < rounded["l1"] < 0.1
+    assert none["rows_sent"] == 40
+    assert none["honest_clients"] == 2
+    assert none["rows_until_denied"] is None
+    assert none["agreement"] < 0.9  # four steps are not enough
+
+
+def test_the_same_cell_gives_the_same_clone_in_another_process(tmp_path: Path) -> None:
+    _, one = counted(made(tmp_path), only="digits/rounded")
+    again = made(tmp_path)
+    again.done.unlink()
+    _, two = counted(again, only="digits/rounded", jobs=2)
+    measured = [[r["agreement"], r["kl"], r["l1"]] for r in one.records]
+
+    assert measured == [[r["agreement"], r["kl"], r["l1"]] for r in two.records]
+
+
+def test_a_theft_that_fails_is_told_and_the_others_are_kept(tmp_path: Path) -> None:
+    lacking = {"victims": {"digits": {**PLAN["victims"]["digits"]["victim"], "weights": "none"}}}
+    found = made(tmp_path, defenses={"lacking": lacking, **PLAN["defenses"]})
+    ran, result = counted(found)
+
+    assert ran == 2
+    assert len(result.failed) == 1
+    assert result.failed[0].startswith("digits, lacking, own, 40 rows, seed 0: ")
+    assert len(bench.records_of(found)) == 2
+
+
+def test_a_floor_that_is_missed_is_told(tmp_path: Path) -> None:
+    floor = {"defense": "none", "measure": "agreement", "least": 1.0}
+    _, found = counted(made(tmp_path, floors=[floor]), only="digits/none")
+
+    assert len(found.missed) == 1
+    assert "is under 1.0" in found.missed[0]
+
+
+def test_a_line_that_was_not_finished_is_run_again_and_spoils_nothing(tmp_path: Path) -> None:
+    found = made(tmp_path)
+    counted(found)
+    lines = found.done.read_bytes().splitlines(keepends=True)
+    found.done.write_bytes(lines[0] + lines[1][:20])
+    ran, result = counted(found)
+
+    assert ran == 1
+    assert len(result.records) == len(bench.kept(found.done)) == 2
+
+
+def test_progress_counts_what_was_done_before(tmp_path: Path) -> None:
+    counted(made(tmp_path), only="digits/none")
+    seen: list[tuple[int, int]] = []
+    bench.run(made(tmp_path), progress=lambda done, of, what: seen.append((done, of)))
+
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_records_are_written_a_line_each(tmp_path: Path) -> None:
+    path = tmp_path / "folder/found.json"
+    count = bench.write([{"a": 1}, {"a": 2}], path)
+
+    assert count == 2
+    assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
+    assert path.read_text().count("\n") == 4
+
+
+def test_rows_that_honest_clients_are_denied_are_no_service(
+    digits: Images, shipped_victim: TorchVictim, tmp_path: Path
+) -> None:
+    assert digits.y is not None
+    inputs, labels = torch.from_numpy(digits.x[:300]), torch.from_numpy(digits.y[:300])
+    levels = (Level(name="all"), Level(name="out", rows=65, deny_s=1e9))
+    given = made(tmp_path, honest=100).plan
+    open_, _ = bench.honest(Pipeline(shipped_victim), inputs, labels, given)
+    denying = Pipeline(shipped_victim, levels=levels, secret=b"s" * 16)
+    told, house = bench.honest(denying, inputs, labels, given)
+
+    assert (open_["honest_denied"], told["honest_denied"]) == (0, 3)
+    assert len(house.denied) == told["honest_clients"] == 3
+    assert open_["benign_accuracy"] == open_["victim_accuracy"] == told["victim_accuracy"] > 0.98
+    assert 0.6 < told["benign_accuracy"] <= 0.64, "64 rows of each hundred are served"
+
+
+def test_a_defense_takes_time_and_none_takes_next_to_none(shipped_victim: TorchVictim) -> None:
+    rows = torch.rand(96, 1, 28, 28)
+
+    assert abs(bench.added_ms(Pipeline(shipped_victim), rows)) < 1.0
