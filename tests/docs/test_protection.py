@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.redteam.test_report import RECORDS
 
 from docs import protection
+from tests.redteam.grid.test_report import RECORDS
 
 
 @pytest.fixture

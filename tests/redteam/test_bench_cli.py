@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.redteam.test_bench import PLAN, ROOT
-from tests.redteam.test_report import RECORDS
 from typer.testing import CliRunner
 
 from redteam.cli import app
 from redteam.grid import bench
+from tests.redteam.grid.test_bench import PLAN, ROOT
+from tests.redteam.grid.test_report import RECORDS
 
 
 def run(tmp_path: Path, *options: str, **changes: Any) -> Any:

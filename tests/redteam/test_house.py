@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from tests.redteam.test_chains import shipped
 from torch import Tensor
 
 from mantlet.data import Images
@@ -14,6 +13,7 @@ from redteam.house import EVERY, House
 from serving.campaigns import Search
 from serving.pipeline import Pipeline
 from serving.policy import Level
+from tests.redteam.grid.test_chains import shipped
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """Pictures show every defense and attacker that was measured."""
 
 from matplotlib import pyplot
-from tests.redteam.test_report import RECORDS
-from tests.redteam.test_summary import record
 
 from redteam.grid import summary
 from redteam.grid.figures import figures
+from tests.redteam.grid.test_report import RECORDS
+from tests.redteam.grid.test_summary import record
 
 
 def test_every_victim_has_four_pictures_with_what_was_measured() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.redteam.test_summary import record
 
 from mantlet.errors import ConfigError
 from redteam.grid import report, summary
 from redteam.grid.summary import LIMITS
+from tests.redteam.grid.test_summary import record
 
 RECORDS = [
     record(seed=seed, defense=defense, attack=attack, attacker_data=data, budget=budget,
