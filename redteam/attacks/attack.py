@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, final
+from typing import ClassVar, final
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -16,7 +16,6 @@ from redteam.client.oracle import Explained, Explaining, Oracle, Refused, Withhe
 from redteam.learning import Means, Training, Transfer, train
 from redteam.treatments import AnyTreatment
 
-Got = TypeVar("Got")
 Progress = Callable[[int, int], None]
 """Told how many rows were sent, of how many."""
 
@@ -70,12 +69,24 @@ class Ledger:
         """
         answers = []
         for part in self._affordable(inputs):
-            answers.append(self._checked(part, self._sent(self._oracle.query, part)))
-            if keep:
-                self._kept.append((part, answers[-1], None))
+            answers.append(self._answered(part, keep))
             self._progress(self.rows, self._budget)
         self._require_all(sum(map(len, answers)), inputs)
         return torch.cat(answers)
+
+    def _answered(self, inputs: Tensor, keep: bool) -> Tensor:
+        try:
+            return self._taken(inputs, self._oracle.query(inputs), keep)
+        except Refused as refusal:
+            if refusal.came is not None:
+                self._taken(inputs[refusal.came.places], refusal.came.answers, keep)
+            raise self._over(refusal) from refusal
+
+    def _taken(self, inputs: Tensor, answers: Tensor, keep: bool) -> Tensor:
+        checked = self._checked(inputs, answers)
+        if keep:
+            self._kept.append((inputs, checked, None))
+        return checked
 
     def explain(self, inputs: Tensor, of: int | None = None, *, keep: bool = False) -> Explained:
         """(B, C) answers to (B, *shape), and (B, *shape) maps of class ``of``, None for each top one.
@@ -100,10 +111,12 @@ class Ledger:
         classes = None if of is None else torch.full((len(inputs),), of)
         explain = self._oracle.explain
         try:
-            told = self._sent(lambda rows: explain(rows, classes), inputs)
+            told = explain(inputs, classes)
         except Withheld as refusal:
             self._withheld = str(refusal) if of is None else ""
             raise
+        except Refused as refusal:
+            raise self._over(refusal) from refusal
         if told.maps.shape != inputs.shape or not torch.isfinite(told.maps).all():
             raise ConfigError(
                 f"the target explains {tuple(inputs.shape)} by {tuple(told.maps.shape)}; attacks learn"
@@ -124,12 +137,9 @@ class Ledger:
         if answered < len(inputs):
             raise Ended(self.ended)
 
-    def _sent(self, send: Callable[[Tensor], Got], inputs: Tensor) -> Got:
-        try:
-            return send(inputs)
-        except Refused as refusal:
-            self.ended = str(refusal)
-            raise Ended(self.ended) from refusal
+    def _over(self, refusal: Refused) -> Ended:
+        self.ended = str(refusal)
+        return Ended(self.ended)
 
     def _checked(self, inputs: Tensor, answers: Tensor) -> Tensor:
         if answers.shape == (len(inputs),) and not answers.is_floating_point():

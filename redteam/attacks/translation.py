@@ -102,6 +102,9 @@ class I2i(BaseModel):
                 answers.append(_pictures(oracle.query(part), part))
             except Refused as refusal:
                 ended = str(refusal)
+                if refusal.came is not None:
+                    asked.append(part[refusal.came.places])
+                    answers.append(_pictures(refusal.came.answers, asked[-1]))
                 break
             asked.append(part)
             progress(sum(map(len, asked)), len(order))

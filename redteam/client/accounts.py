@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from redteam.client.oracle import Explained, Explaining, Oracle, Refused, Withheld
+from redteam.client.answers import Answers
+from redteam.client.oracle import Came, Explained, Explaining, Oracle, Refused, Withheld
 
 
 class _Accounts:
@@ -47,8 +48,9 @@ class _Accounts:
         self._left.remove(oracle)
         self._why = str(refusal)
 
-    def _last(self) -> Refused:
-        return Refused(f"all {len(self._oracles)} accounts are refused; the last one: {self._why}")
+    def _last(self, came: Came | None = None) -> Refused:
+        said = f"all {len(self._oracles)} accounts are refused; the last one: {self._why}"
+        return Refused(said, came)
 
 
 class Split(_Accounts):
@@ -62,26 +64,21 @@ class Split(_Accounts):
         self._turn = 0
 
     def query(self, inputs: Tensor) -> Tensor:
-        answers: list[Tensor | None] = [None] * len(inputs)
-        open_ = torch.arange(len(inputs))  # places of rows without an answer
-        while len(open_):
+        answers = Answers(inputs)
+        while len(answers.open):
             if not self._left:
-                raise self._last()
-            dealt = (open_ + self._turn) % len(self._left)
+                raise self._last(answers.came)
+            open_, dealt = answers.open, (answers.open + self._turn) % len(self._left)
             for number, oracle in enumerate(list(self._left)):
-                self._ask(oracle, inputs, open_[dealt == number], answers)
-            open_ = torch.tensor([place for place in open_.tolist() if answers[place] is None])
+                self._ask(answers, oracle, open_[dealt == number])
         self._turn += len(inputs)
-        return torch.stack([answer for answer in answers if answer is not None])
+        return answers.whole
 
-    def _ask(
-        self, oracle: Oracle, inputs: Tensor, places: Tensor, answers: list[Tensor | None]
-    ) -> None:
+    def _ask(self, answers: Answers, oracle: Oracle, places: Tensor) -> None:
         if not len(places):
             return
         try:
-            for place, answer in zip(places.tolist(), oracle.query(inputs[places]), strict=True):
-                answers[place] = answer
+            answers.ask(oracle, places)
         except Refused as refusal:
             self._drop(oracle, refusal)
 
@@ -94,28 +91,31 @@ class Turns(_Accounts):
     """
 
     def query(self, inputs: Tensor) -> Tensor:
+        answers = Answers(inputs)
         while self._left:
             oracle = self._left[0]
             try:
-                answers = oracle.query(inputs)
+                answers.ask(oracle, answers.open)
             except Refused as refusal:
                 self._drop(oracle, refusal)
                 continue
             self._left.append(self._left.pop(0))
-            return answers
-        raise self._last()
+            return answers.whole
+        raise self._last(answers.came)
 
 
 class Rotate(_Accounts):
     """Asks with one account until it is refused, and then with the next. Raises `Refused` once all are."""
 
     def query(self, inputs: Tensor) -> Tensor:
+        answers = Answers(inputs)
         while self._left:
             try:
-                return self._left[0].query(inputs)
+                answers.ask(self._left[0], answers.open)
+                return answers.whole
             except Refused as refusal:
                 self._drop(self._left[0], refusal)
-        raise self._last()
+        raise self._last(answers.came)
 
 
 class Together(_Accounts):

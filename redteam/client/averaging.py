@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from redteam.client.oracle import Oracle, Wrapper
+from redteam.client.oracle import Came, Oracle, Refused, Wrapper
 
 
 class Averaging(Wrapper):
@@ -23,6 +23,23 @@ class Averaging(Wrapper):
     def query(self, inputs: Tensor) -> Tensor:
         asked = inputs.repeat(self._times, *[1] * (inputs.ndim - 1))
         noise = torch.randn(asked.shape, generator=self._generator)
-        answers = self._oracle.query((asked + self._jitter * noise).clamp(0, 1))
-        each = answers.reshape(self._times, len(inputs), *answers.shape[1:])  # (times, B, C)
-        return each.mean(dim=0) if answers.ndim == 2 else each.mode(dim=0).values
+        try:
+            answers = self._oracle.query((asked + self._jitter * noise).clamp(0, 1))
+        except Refused as refusal:
+            raise Refused(str(refusal), _told(refusal.came, len(inputs))) from refusal
+        return _agreed(answers.reshape(self._times, len(inputs), *answers.shape[1:]))
+
+
+def _agreed(each: Tensor) -> Tensor:
+    """One answer of (times, B, ...) to the same rows."""
+    return each.mode(dim=0).values if each.ndim == 2 else each.mean(dim=0)
+
+
+def _told(came: Came | None, rows: int) -> Came | None:
+    """The same of rows that were answered less often."""
+    if came is None:
+        return None
+    asked = came.places % rows
+    places = asked.unique()
+    each = [_agreed(came.answers[asked == place].unsqueeze(1)) for place in places]
+    return Came(places, torch.cat(each))

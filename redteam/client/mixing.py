@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from redteam.client.oracle import Oracle, Wrapper
+from redteam.client.oracle import Came, Oracle, Refused, Wrapper
 from redteam.learning import Transfer
 
 
@@ -40,12 +40,24 @@ class Mixing(Wrapper):
         cover = self._drawn(int(self._owed))
         self._owed -= len(cover)
         place = torch.randperm(len(inputs) + len(cover), generator=self._generator)
-        answers = self._oracle.query(torch.cat([inputs, cover])[place])
-        back = torch.empty_like(answers)
-        back[place] = answers
-        if len(cover):
-            self._covers.append((cover, back[len(inputs) :]))
-        return back[: len(inputs)]
+        try:
+            answers = self._oracle.query(torch.cat([inputs, cover])[place])
+        except Refused as refusal:
+            own = None
+            if refusal.came is not None:
+                came = Came(place[refusal.came.places], refusal.came.answers)
+                own = Came.of([self._own(len(inputs), cover, came)])
+            raise Refused(str(refusal), own) from refusal
+        return self._own(len(inputs), cover, Came(place, answers)).answers
+
+    def _own(self, rows: int, cover: Tensor, came: Came) -> Came:
+        """What ``rows`` rows were answered, in their order; what the cover behind them was is kept."""
+        order = came.places.argsort()
+        places, answers = came.places[order], came.answers[order]
+        own = places < rows
+        if not own.all():
+            self._covers.append((cover[places[~own] - rows], answers[~own]))
+        return Came(places[own], answers[own])
 
     def _drawn(self, count: int) -> Tensor:
         """(count, *shape) of the stock."""

@@ -1,6 +1,6 @@
 """All that an attack may see of a victim: rows in, answers out, and every one of them counted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -14,8 +14,40 @@ from serving.pipeline import Outcome, Pipeline
 BATCH = 256
 
 
+class Came(NamedTuple):
+    """Answers to some rows of a query: (k,) places of the rows in it, and (k, ...) what they were answered."""
+
+    places: Tensor
+    answers: Tensor
+
+    @classmethod
+    def of(cls, parts: Iterable["Came"]) -> "Came | None":
+        """All of them together, in the order of their places; nothing where nothing came."""
+        found = [part for part in parts if len(part.places)]
+        if not found:
+            return None
+        places = torch.cat([part.places for part in found])
+        order = places.argsort()
+        return cls(places[order], torch.cat([part.answers for part in found])[order])
+
+
 class Refused(Exception):
-    """The gateway denies the client, or the budget is spent; an attack ends there."""
+    """The gateway denies the client, or the budget is spent; an attack ends there.
+
+    ``came`` is what other rows of the same query were answered, where some were.
+    """
+
+    def __init__(self, said: str, came: Came | None = None) -> None:
+        super().__init__(said)
+        self.came = came
+
+
+class Cut(Exception):
+    """A query that ended for ``why``, which is no refusal, when some of its rows were answered: ``came``."""
+
+    def __init__(self, why: BaseException, came: Came) -> None:
+        super().__init__(str(why) or "interrupted")
+        self.why, self.came = why, came
 
 
 class Withheld(Exception):
@@ -26,7 +58,7 @@ class Oracle(Protocol):
     """Answers rows: ``query`` maps (B, *shape) to what is released, (B, C) probabilities or (B,) labels.
 
     ``rows`` counts every row that was sent, ``floats`` every number that came back. Raises `Refused`
-    once the client is denied.
+    once the client is denied; one that sends several requests for a query may raise `Cut`.
     """
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote, urlsplit
@@ -15,7 +16,7 @@ from torch import Tensor
 from mantlet.errors import ConfigError, TargetError
 from mantlet.registry import did_you_mean
 from redteam.client import wire
-from redteam.client.oracle import Explained, Refused, Withheld
+from redteam.client.oracle import Came, Cut, Explained, Refused, Withheld
 
 RETRIES = 3
 BACKOFF_S = 0.1
@@ -46,6 +47,8 @@ class OverHttp:
 
     403, and a 429 beyond the patience, raise `Refused`; a target that is down or answers what is none of
     probabilities, labels and pictures raises `TargetError`; a key or a model it does not know, `ConfigError`.
+    After any of these no request is sent, and those under way are read to their end, for they are paid: what they
+    bring is in `Refused.came`, and the other errors are then the ``why`` of a `Cut`, as an interrupt is.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class OverHttp:
         self._headers |= {"Authorization": f"Bearer {key}"} if key else {}
         self._model: wire.Model | None = None
         self._rows = self._floats = 0
+        self._over = asyncio.Event()
+        """Set once a query has failed: nothing more of it is sent."""
         self._runner = asyncio.Runner()
         self._concurrency = concurrency
         self._http: aiohttp.ClientSession | None = None
@@ -113,7 +118,8 @@ class OverHttp:
         if self._protocol != "v1":
             self.describe()
         parts = torch.split(inputs.detach().cpu().float(), self._batch)
-        return torch.cat(self._runner.run(self._ask_all([part.numpy() for part in parts])))
+        answers = self._runner.run(self._ask_all([part.numpy() for part in parts]))
+        return torch.cat([answers[place] for place in range(len(parts))])
 
     def generate(self, seed: int, rows: int) -> Tensor:
         """(rows, C, H, W) pictures of a generator for a seed, in one request, whatever the protocol."""
@@ -161,23 +167,44 @@ class OverHttp:
     def _of(self) -> str:
         return f"target '{self._target}'"
 
-    async def _ask_all(self, parts: list[np.ndarray]) -> list[Tensor]:
-        """The answers in order; the first refusal stops all."""
-        answers: list[Tensor] = [torch.empty(0)] * len(parts)
+    async def _ask_all(self, parts: list[np.ndarray]) -> dict[int, Tensor]:
+        """The answers by the place of their part; the first failure is raised, and an interrupt at once."""
+        answers: dict[int, Tensor] = {}
+        failures: list[BaseException] = []
         waiting = iter(enumerate(parts))
+        self._over.clear()
 
         async def work() -> None:
             for place, part in waiting:
-                answers[place] = await self._ask(part)
+                try:
+                    answers[place] = await self._ask(part)
+                except Exception as error:
+                    failures.append(error)
+                    self._over.set()
+                if self._over.is_set():
+                    return
 
         workers = [asyncio.ensure_future(work()) for _ in range(self._concurrency)]
         try:
             await asyncio.gather(*workers)
+        except asyncio.CancelledError:
+            if not answers:
+                raise
+            failures.insert(0, KeyboardInterrupt())
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            self._over.clear()
+        if failures:
+            raise self._with(failures[0], answers)
         return answers
+
+    def _with(self, why: BaseException, answers: Mapping[int, Tensor]) -> BaseException:
+        """A failure with what came nonetheless."""
+        if not answers:
+            return why
+        order = sorted(answers)
+        places = [torch.arange(len(answers[part])) + part * self._batch for part in order]
+        came = Came(torch.cat(places), torch.cat([answers[part] for part in order]))
+        return Refused(str(why), came) if isinstance(why, Refused) else Cut(why, came)
 
     async def _ask(self, rows: np.ndarray) -> Tensor:
         name = quote(self._name, safe="")
@@ -212,10 +239,15 @@ class OverHttp:
             if reply.status not in (429, 503):
                 raise await self._refusal(reply)
             wait_s = _retry_after(reply.headers)
-            if wait_s > left_s:
+            if wait_s > left_s or await self._over_within(wait_s):
                 raise self._put_off(reply, wait_s)
             left_s -= wait_s
-            await asyncio.sleep(wait_s)
+
+    async def _over_within(self, seconds: float) -> bool:
+        """Wait, unless the query is over; whether it is."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+        return self._over.is_set()
 
     def _put_off(self, reply: Reply, wait_s: float) -> Exception:
         said = f"{reply.status}, {_said(reply.body)}, again in {wait_s:g} s"
@@ -229,9 +261,8 @@ class OverHttp:
             try:
                 return await self._exchange(question, rows)
             except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-                if attempt == RETRIES:
+                if attempt == RETRIES or await self._over_within(BACKOFF_S * 2**attempt):
                     raise self._broken(error) from error
-            await asyncio.sleep(BACKOFF_S * 2**attempt)
         raise AssertionError("unreachable")
 
     def _broken(self, error: Exception) -> TargetError:

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mantlet.errors import ConfigError
-from redteam.client.oracle import Explained, Explaining, Oracle, Withheld
+from redteam.client.answers import Answers
+from redteam.client.oracle import Came, Explained, Explaining, Oracle, Withheld
 
 MAGIC = b"mantlet tape 1\n"
 LENGTH, DIGEST = 8, 32
@@ -27,7 +29,8 @@ class Tape:
 
     ``path`` is a file that only grows: `MAGIC`, then records, each behind its length and hash. The first
     is ``header`` as JSON, every other one a query as safetensors: hash of its rows, what it cost,
-    its answer. A record is on disk before its answer is used; what a crash left unfinished at the end is
+    its answer, and the ``places`` of the rows that were answered where not all were: the next record has the
+    others. A record is on disk before its answer is used; what a crash left unfinished at the end is
     moved to ``path`` + ``.torn``.
 
     Raises `ConfigError` where the tape is of another run, naming what differs in the header, and where a
@@ -69,16 +72,37 @@ class Tape:
         return self._floats + self._oracle.floats - self._first[1]
 
     def query(self, inputs: Tensor) -> Tensor:
-        return self._told(_hash_of(inputs), lambda: {"answer": self._oracle.query(inputs)})[
-            "answer"
-        ]
+        asked, answers = _hash_of(inputs), Answers(inputs)
+        for record in self._recorded(asked):
+            if "answer" in record:
+                answers.keep(Came(record.get("places", answers.open), record["answer"]))
+            if not len(answers.open):
+                break
+        else:
+            self._ask(asked, answers)
+        return answers.whole
+
+    def _ask(self, asked: Tensor, answers: Answers) -> None:
+        """Put the open rows to the oracle; what is answered of them is on disk, whatever becomes of the others."""
+        places = answers.open
+        with self._recording(asked) as record:
+            try:
+                answers.ask(self._oracle, places)
+            finally:
+                came = answers.among(places)
+                record |= {} if came is None else {"places": came.places, "answer": came.answers}
 
     def explain(self, inputs: Tensor, classes: Tensor | None = None) -> Explained:
         """As the oracle explains, or as it did; refusals of explanations are on the tape as well."""
         asked = _hash_of(inputs)
         if classes is not None:
             asked = asked ^ _hash_of(classes)
-        record = self._told(asked ^ EXPLAINED, lambda: self._explained(inputs, classes))
+        for record in self._recorded(asked ^ EXPLAINED):
+            if "answer" in record or "withheld" in record:
+                break
+        else:
+            with self._recording(asked ^ EXPLAINED) as record:
+                record |= self._explained(inputs, classes)
         if "withheld" in record:
             raise Withheld(bytes(record["withheld"].tolist()).decode())
         return Explained(record["answer"], record["maps"])
@@ -92,8 +116,8 @@ class Tape:
             return {"withheld": torch.tensor(list(str(refusal).encode()), dtype=torch.uint8)}
         return {"answer": told.answers, "maps": told.maps}
 
-    def _told(self, asked: Tensor, ask: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """What the tape has of this question, or what the oracle says to it now."""
+    def _recorded(self, asked: Tensor) -> Iterator[dict[str, Tensor]]:
+        """What the tape has of this question, a record each time that it was put."""
         self._queries += 1
         for record in self._replay:
             if not torch.equal(record["asked"], asked):
@@ -103,20 +127,20 @@ class Tape:
                 )
             rows, floats = record["cost"].tolist()
             self._rows, self._floats = self._rows + rows, self._floats + floats
-            if "answer" in record or "withheld" in record:
-                return record
-        return self._ask(asked, ask)
+            yield record
 
-    def _ask(self, asked: Tensor, ask: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    @contextmanager
+    def _recording(self, asked: Tensor) -> Iterator[dict[str, Tensor]]:
+        """The record of a question, to be filled in; rows that went out count, whatever became of them."""
         record = {"asked": asked}
         before = (self._oracle.rows, self._oracle.floats)
         try:
-            record |= {name: told.contiguous() for name, told in ask().items()}
-        finally:  # rows that went out count, whatever became of them
+            yield record
+        finally:
             cost = (self._oracle.rows - before[0], self._oracle.floats - before[1])
             record["cost"] = torch.tensor(cost)
-            self._write(safetensors.torch.save(record))
-        return record
+            whole = {name: told.contiguous() for name, told in record.items()}
+            self._write(safetensors.torch.save(whole))
 
     def _write(self, record: bytes) -> None:
         """A whole record, on disk when this returns."""

@@ -16,11 +16,12 @@ from mantlet.data import Images
 from mantlet.errors import MantletError, TargetError
 from redteam import measures
 from redteam.attacks.attack import Attack, Loot, Progress
+from redteam.attacks.megex import Megex
 from redteam.attacks.translation import I2i, PictureMeans
 from redteam.client.accounts import Rotate, Turns
 from redteam.client.averaging import Averaging
 from redteam.client.mixing import Mixing
-from redteam.client.oracle import Capped, Oracle, Refused, Wrapper
+from redteam.client.oracle import Capped, Cut, Oracle, Refused, Wrapper
 from redteam.client.over_http import OverHttp
 from redteam.client.tape import Tape
 from redteam.learning import Means
@@ -107,21 +108,30 @@ class Thief:
     def sized(self, target: Target) -> Attack | I2i:
         """The attack with requests that go out at once, repeats and cover among them.
 
-        What was answered before a refusal is then on the tape, and the clone learns from it.
+        All that was answered when one is refused is on the tape, and the clone learns from it.
         """
         share = self.share if self.cover is not None else 0.0
-        room = max(1, int(target.at_once * (1 - share) / self.times))
+        # explanations go out one request after another, and one that is withheld takes the query with it
+        at_once = target.batch if isinstance(self.attack, Megex) else target.at_once
+        room = max(1, int(at_once * (1 - share) / self.times))
         return self.attack.model_copy(update={"request": min(self.attack.request, room)})
 
 
 class _Stoppable(Wrapper):
-    """Takes an interrupt for the end of the answers, so that a clone is made of those that came."""
+    """Takes an interrupt for the end of the answers, so that a clone is made of those that came.
+
+    Where anything else cuts a query, that is raised: what came is on the tape by then.
+    """
 
     def query(self, inputs: Tensor) -> Tensor:
         try:
             return self._oracle.query(inputs)
         except KeyboardInterrupt:
             raise Refused("interrupted") from None
+        except Cut as cut:
+            if isinstance(cut.why, KeyboardInterrupt):
+                raise Refused("interrupted", cut.came) from None
+            raise cut.why from cut
 
 
 def run(
@@ -237,7 +247,7 @@ def _agreement(answers: Tensor, inputs: Tensor, target: Target, key: str) -> dic
     with target.account(key or None) as judge:
         try:
             named = judge.query(inputs)
-        except (Refused, TargetError) as error:
+        except (Refused, Cut, TargetError) as error:
             return {"rows_asked_to_judge": judge.rows, "agreement_missing": str(error)}
     labels = named if named.ndim == 1 else named.argmax(dim=1)
     agreement = round(measures.accuracy(answers, labels), 5)

@@ -12,7 +12,7 @@ from mantlet.errors import ConfigError, TargetError
 from mantlet.translation_training import translated
 from redteam.attacks.attack import Progress
 from redteam.attacks.translation import I2i, Learned, PictureMeans
-from redteam.client.oracle import Refused
+from redteam.client.oracle import Cut, Refused
 from redteam.client.tape import records_of
 from redteam.client.wire import Model
 from redteam.theft.attacking import TAPE, Target, Thief, keep, stolen
@@ -114,7 +114,7 @@ def _beside_target(clone: nn.Module, inputs: Tensor, target: Target, key: str) -
     with target.account(key or None) as judge:
         try:
             wanted = judge.query(inputs)
-        except (Refused, TargetError) as error:
+        except (Refused, Cut, TargetError) as error:
             return {"rows_asked_to_judge": judge.rows, "psnr_missing": str(error)}
     made = translated(clone, inputs)
     if made.shape != wanted.shape:

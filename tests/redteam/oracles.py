@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from redteam.client.oracle import Refused
+from redteam.client.oracle import Came, Cut, Refused
 
 
 class Patient:
@@ -35,3 +35,19 @@ def shares(inputs: Tensor) -> Tensor:
 def labels(inputs: Tensor) -> Tensor:
     """(B,) whether a row is bright."""
     return (inputs.flatten(1).mean(dim=1) > 0.5).long()
+
+
+class Failing(Patient):
+    """Fails for ``why``, and has answered the rows at ``places`` of a query by then."""
+
+    def __init__(self, why: BaseException, places: Tensor | None = None) -> None:
+        super().__init__()
+        self._why = why
+        self._places = torch.arange(0) if places is None else places
+
+    def query(self, inputs: Tensor) -> Tensor:
+        self.rows += len(inputs)
+        came = Came.of([Came(self._places, shares(inputs[self._places]))])
+        if isinstance(self._why, Refused):
+            raise Refused(str(self._why), came)
+        raise self._why if came is None else Cut(self._why, came)

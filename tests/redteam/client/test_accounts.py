@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from mantlet.errors import TargetError
 from redteam.client.accounts import Rotate, Split, Together, Turns
-from redteam.client.oracle import Refused, Withheld
+from redteam.client.oracle import Cut, Refused, Withheld
 from tests.helpers import rows
 from tests.redteam.explainers import Shower
-from tests.redteam.oracles import Patient, labels, shares
+from tests.redteam.oracles import Failing, Patient, labels, shares
 
 
 def test_rows_are_dealt_in_turn_over_all_queries() -> None:
@@ -100,3 +101,42 @@ def test_the_mean_is_of_those_who_are_left() -> None:
     assert torch.allclose(thief.query(inputs), shares(inputs))
     with pytest.raises(Refused, match="all 1 accounts are refused"):
         Together([Patient(most=0)]).query(inputs)
+
+
+PART = torch.tensor([0, 2])
+"""Places that an account answers before it is refused."""
+
+
+@pytest.mark.parametrize("kind", [Split, Turns, Rotate])
+def test_what_an_account_answered_before_it_was_refused_is_not_asked_of_the_next(
+    kind: type[Split | Turns | Rotate],
+) -> None:
+    last, inputs = Patient(), rows(8)
+    thief = kind([Failing(Refused("no"), PART), last])
+
+    assert torch.equal(thief.query(inputs), shares(inputs))
+    assert last.rows == 6
+
+
+@pytest.mark.parametrize("kind", [Split, Turns, Rotate])
+def test_the_last_refusal_brings_what_all_were_told(kind: type[Split | Turns | Rotate]) -> None:
+    inputs = rows(8)
+    with pytest.raises(Refused, match="all 2 accounts") as refusal:
+        kind([Failing(Refused("no"), PART), Failing(Refused("no"), PART)]).query(inputs)
+
+    came = refusal.value.came
+    assert came is not None
+    assert len(came.places) == 4
+    assert torch.equal(came.answers, shares(inputs[came.places]))
+
+
+@pytest.mark.parametrize("kind", [Split, Turns, Rotate])
+def test_a_target_that_fails_is_no_refusal_of_an_account(
+    kind: type[Split | Turns | Rotate],
+) -> None:
+    thief = kind([Failing(TargetError("down"), PART), Patient()])
+    with pytest.raises(Cut, match="down") as cut:
+        thief.query(rows(8))
+
+    assert len(cut.value.came.places) == 2
+    assert thief.left == 2

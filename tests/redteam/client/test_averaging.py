@@ -1,10 +1,12 @@
 """Averaging takes noise out of answers, and pays a row for each time it asks."""
 
+import pytest
 import torch
 
 from redteam.client.averaging import Averaging
+from redteam.client.oracle import Refused
 from tests.helpers import rows
-from tests.redteam.oracles import Patient, labels, shares
+from tests.redteam.oracles import Failing, Patient, labels, shares
 
 
 def averaging(oracle: Patient, *, times: int, jitter: float = 0.0) -> Averaging:
@@ -54,3 +56,25 @@ def test_labels_are_voted_on() -> None:
 
     assert answers.tolist() == [1, 1, 1, 1]
     assert averaging(Patient(answer=labels), times=1).query(rows(2)).dtype == torch.int64
+
+
+def test_pictures_are_averaged_too() -> None:
+    turns = iter([0.0, 0.25, 0.5, 0.75, 1.0])
+
+    def fickle(inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.full((2, 1, 4, 4), next(turns)) for _ in range(5)])
+
+    answers = averaging(Patient(answer=fickle), times=5).query(rows(2))
+
+    assert torch.allclose(answers, torch.full((2, 1, 4, 4), 0.5))
+
+
+def test_rows_of_a_refused_query_are_told_by_the_times_that_were_answered() -> None:
+    refused, inputs = Failing(Refused("no"), torch.tensor([0, 3, 5])), rows(3)
+    with pytest.raises(Refused, match="no") as refusal:
+        averaging(refused, times=2).query(inputs)
+
+    came = refusal.value.came
+    assert came is not None
+    assert came.places.tolist() == [0, 2], "the first row twice and the last one once"
+    assert torch.allclose(came.answers, shares(inputs[[0, 2]]))

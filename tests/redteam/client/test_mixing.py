@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from redteam.client.mixing import Mixing
+from redteam.client.oracle import Refused
 from tests.helpers import rows
-from tests.redteam.oracles import Patient, shares
+from tests.redteam.oracles import Failing, Patient, shares
 
 
 def mixing(oracle: Patient, stock: torch.Tensor, share: float) -> Mixing:
@@ -59,3 +60,17 @@ def test_no_cover_without_a_stock() -> None:
     assert mixing(Patient(), rows(3), 0.0).cover is None
     with pytest.raises(ValueError, match="the stock of honest rows is empty"):
         mixing(Patient(), rows(0), 0.5)
+
+
+def test_own_rows_and_cover_of_a_refused_query_are_told_apart() -> None:
+    inputs, stock = rows(8), rows(8, seed=1)
+    thief = mixing(Failing(Refused("no"), torch.arange(9)), stock, 0.5)
+    with pytest.raises(Refused, match="no") as refusal:
+        thief.query(inputs)
+
+    came, cover = refusal.value.came, thief.cover
+    assert came is not None
+    assert cover is not None
+    assert len(came.places) + len(cover.inputs) == 9
+    assert torch.equal(came.answers, shares(inputs[came.places]))
+    assert torch.equal(cover.answers, shares(cover.inputs))

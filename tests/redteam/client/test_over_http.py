@@ -1,6 +1,8 @@
 """The oracle over HTTP, against a real gateway and against a server that misbehaves."""
 
+import asyncio
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -8,13 +10,20 @@ import torch
 
 from mantlet.data import Images
 from mantlet.errors import ConfigError, TargetError
-from redteam.client.oracle import Refused, Withheld
+from redteam.client.oracle import Cut, Refused, Withheld
 from redteam.client.over_http import RETRIES, OverHttp
 from serving.explaining import Explain
 from serving.victims.torch import TorchVictim
 from tests.e2e import upstream_servers
 from tests.e2e.harness import Running
-from tests.e2e.upstream_servers import SCORES, HostileServer, free_port, saying
+from tests.e2e.upstream_servers import (
+    SCORES,
+    Answer,
+    HostileServer,
+    free_port,
+    honest,
+    saying,
+)
 
 PROTOCOLS = ("v2", "v2-json", "v1")
 
@@ -246,3 +255,93 @@ def test_nothing_more_is_sent_after_a_refusal() -> None:
             oracle.query(torch.zeros(50, 4))
 
         assert len(server.posts) == oracle.rows == 1
+
+
+NO = saying({"error": "no"}, status=403)
+LATER = saying({"error": "later"}, status=503, Retry_After="30")
+
+
+def _in_a_bad_order(then: Answer, held: int) -> Answer:
+    """Rows that begin with 2 are answered as told once ``held`` other requests are there, and these after that."""
+    failed, under_way, waiting = asyncio.Event(), asyncio.Event(), []
+
+    async def answer(asked: upstream_servers.Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.rows[0, 0] == 2:
+            await under_way.wait()
+            await then(asked, writer)
+            failed.set()
+            return
+        waiting.append(asked)
+        if len(waiting) == held:
+            under_way.set()
+        await failed.wait()
+        await honest(asked, writer)
+
+    return answer
+
+
+@pytest.mark.parametrize(("then", "kind"), [(NO, Refused), (saying(b"no"), Cut)])
+def test_requests_under_way_at_a_failure_are_read_to_their_end(
+    then: Answer, kind: type[Refused | Cut]
+) -> None:
+    inputs = torch.arange(8.0).repeat_interleave(2)[:, None].repeat(1, 4)  # two rows a request
+    with HostileServer() as server:
+        server.answer = _in_a_bad_order(then, held=3)
+        with OverHttp(server.url, "m", batch=2, concurrency=4) as oracle:
+            with pytest.raises(kind) as end:
+                oracle.query(inputs)
+            server.answer = honest
+
+            assert oracle.query(inputs[:2]).shape == (2, 3), "one query that failed stops no other"
+
+    came = end.value.came
+    assert came is not None
+    assert {0, 1, 2, 3, 6, 7} <= set(came.places.tolist()) <= set(range(16)) - {4, 5}
+    assert torch.allclose(came.answers, torch.tensor(SCORES).expand(len(came.places), 3))
+
+
+def test_a_request_that_is_put_off_is_not_waited_for_once_another_is_refused() -> None:
+    inputs = torch.arange(3.0)[:, None].repeat(1, 4)
+    put_off = asyncio.Event()
+
+    async def answer(asked: upstream_servers.Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.rows[0, 0] == 1:
+            await LATER(asked, writer)
+            put_off.set()
+            return
+        await put_off.wait()
+        await (NO if asked.rows[0, 0] == 2 else honest)(asked, writer)
+
+    with HostileServer(answer=answer) as server:
+        with (
+            OverHttp(server.url, "m", batch=1, concurrency=3, patience_s=3600) as oracle,
+            pytest.raises(Refused, match="no") as refusal,
+        ):
+            oracle.query(inputs)
+
+        assert len(server.posts) == oracle.rows == 3
+    assert refusal.value.came is not None
+    assert refusal.value.came.places.tolist() == [0]
+
+
+def test_an_interrupt_brings_what_came() -> None:
+    async def answer(asked: upstream_servers.Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.rows[0, 0] == 1:
+            signal.raise_signal(signal.SIGINT)
+            return
+        await honest(asked, writer)
+
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            HostileServer(answer=answer) as server,
+            OverHttp(server.url, "m", batch=1, concurrency=1) as oracle,
+            pytest.raises(Cut, match="interrupted") as cut,
+        ):
+            oracle.query(torch.arange(3.0)[:, None].repeat(1, 4))
+    finally:
+        signal.signal(signal.SIGINT, ours)
+
+    assert isinstance(cut.value.why, KeyboardInterrupt)
+    assert cut.value.came.places.tolist() == [0]
+    assert oracle.rows == 2

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from mantlet.errors import ConfigError
-from redteam.client.oracle import Refused, Withheld
+from mantlet.errors import ConfigError, TargetError
+from redteam.client.oracle import Cut, Refused, Withheld
 from redteam.client.tape import Tape
 from tests.helpers import rows
 from tests.redteam.explainers import Shower
-from tests.redteam.oracles import Patient, labels, shares
+from tests.redteam.oracles import Failing, Patient, labels, shares
 
 HEADER: dict[str, Any] = {"attack": {"type": "knockoff"}, "budget": 100, "seed": 0}
 
@@ -134,3 +134,26 @@ def test_an_explained_row_is_not_taken_for_one_that_was_asked(tmp_path: Path) ->
         pytest.raises(ConfigError, match="query 1 is not the one"),
     ):
         tape.explain(pictures)
+
+
+@pytest.mark.parametrize("why", [Refused("no"), TargetError("down"), KeyboardInterrupt()])
+def test_what_came_of_a_query_that_failed_is_not_asked_again(
+    tmp_path: Path, why: BaseException
+) -> None:
+    path, inputs = tmp_path / "tape", rows(6)
+    for places in (torch.tensor([4, 1]), torch.tensor([0])):
+        with Tape(Failing(why, places), path, HEADER) as tape, pytest.raises((Refused, Cut)) as end:
+            tape.query(inputs)
+    rest = Patient()
+    with Tape(rest, path, HEADER) as tape:
+        answers = tape.query(inputs)
+    with Tape(Patient(most=0), path, HEADER) as again:
+        replayed = again.query(inputs)
+
+    assert end.value.came is not None
+    assert end.value.came.places.tolist() == [0, 1, 4], "of this time and of the one before"
+    assert tape.taped == 3
+    assert torch.equal(torch.cat(rest.asked), inputs[[2, 3, 5]])
+    assert torch.equal(answers, shares(inputs))
+    assert torch.equal(replayed, answers)
+    assert again.rows == 6 + 4 + 3

@@ -1,5 +1,6 @@
 """A theft from a real gateway: what it brings home, and what is left when it is banned, stopped or cut off."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -208,6 +209,53 @@ def test_all_that_was_answered_before_a_refusal_is_learned_and_not_paid_again(
     assert told["accounts_refused"] == accounts
     assert told["rows"] == 32 * (2 + accounts)
     assert again["rows_taped"] == 64
+
+
+@pytest.mark.parametrize(
+    ("accounts", "tricks", "least", "most"),
+    [
+        (1, {}, 96, 96),
+        (2, {}, 96, 96),
+        (1, {"times": 4}, 32, 32),
+        (1, {"cover": torch.rand(50, 1, 28, 28), "share": 0.75}, 10, 32),
+    ],
+)
+def test_answers_that_come_while_another_request_is_refused_are_learned_and_not_paid_again(
+    judged: Images, tmp_path: Path, accounts: int, tricks: dict[str, Any], least: int, most: int
+) -> None:
+    """Of four requests at once one is refused, and the others are answered only then."""
+    by = Thief(QUICK.model_copy(update={"request": 128}), means(3), 500, **tricks)
+    keys = [f"key {number}" for number in range(accounts)]
+    with HostileServer() as server:
+        target = Target(server.url, "m", keys, concurrency=4)
+        server.answer = _one_refused(server.answer, of=4)
+        told = steal(target, by, judged, tmp_path)
+        again = steal(target, by, judged, tmp_path)
+
+    assert least <= told["rows_learned"] <= most
+    assert told["rows"] == 128 + 32 * (accounts - 1)
+    assert again["rows_taped"] == 96
+
+
+def _one_refused(honest: Answer, of: int) -> Answer:
+    """One of the first requests, which are answered after that, and all others."""
+    come: list[Any] = []
+    all_there, refused = asyncio.Event(), asyncio.Event()
+
+    async def answer(*parts: Any) -> None:
+        come.append(parts)
+        number = len(come)
+        if number == of:
+            all_there.set()
+        await all_there.wait()
+        if number >= of:
+            await NO(*parts)
+            refused.set()
+            return
+        await refused.wait()
+        await honest(*parts)
+
+    return answer
 
 
 def test_answers_before_a_broken_connection_are_not_paid_again(
