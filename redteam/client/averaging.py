@@ -40,6 +40,6 @@ def _told(came: Came | None, rows: int) -> Came | None:
     if came is None:
         return None
     asked = came.places % rows
-    places = asked.unique()
+    places = torch.tensor(sorted(set(asked.tolist())))
     each = [_agreed(came.answers[asked == place].unsqueeze(1)) for place in places]
     return Came(places, torch.cat(each))
