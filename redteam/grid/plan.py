@@ -5,15 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import yaml
-from pydantic import BeforeValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
+from mantlet import architectures
 from mantlet.errors import ConfigError
 from mantlet.registry import did_you_mean
 from redteam import attacks, pools
 from redteam.attacks.attack import Attack
 from redteam.learning import Training
 from serving.settings import AnyDefense, AnyVictim, FilePath, Section
+from serving.victims.base import VictimPlugin
+from serving.victims.torch import TorchVictim
 
 
 def _known(value: object, known: Mapping[str, type[Any]], what: str) -> Any:
@@ -39,6 +50,24 @@ def _family(value: object) -> object:
 Family = Annotated[str, BeforeValidator(_family)]
 
 
+def _buildable(architecture: str, settings: Mapping[str, int | float | str | bool]) -> None:
+    """Raises `ValueError` for a network that cannot be built; one that can is thrown away."""
+    try:
+        with torch.random.fork_rng():
+            architectures.build(architecture, settings)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _runnable(victim: VictimPlugin) -> VictimPlugin:
+    if isinstance(victim, TorchVictim):
+        _buildable(victim.architecture, victim.settings)
+    return victim
+
+
+Victim = Annotated[AnyVictim, AfterValidator(_runnable)]
+
+
 class Target(Section):
     """A victim, its kind of pictures, and the kinds that a thief without any of these has.
 
@@ -46,7 +75,7 @@ class Target(Section):
     pictures of the victim's kind, ``test`` rows measure; ``None`` of a split is all of it.
     """
 
-    victim: AnyVictim
+    victim: Victim
     family: Family
     foreign: tuple[Family, ...]
     recipe: FilePath | None = None
@@ -66,7 +95,7 @@ class Protection(Section):
     defenses: tuple[AnyDefense, ...] = ()
     gateway: FilePath | None = None
     shipped: str = ""
-    victims: dict[str, AnyVictim] = Field(default_factory=dict)
+    victims: dict[str, Victim] = Field(default_factory=dict)
     seeds: PositiveInt | None = None
     request: Annotated[int, Field(ge=1, le=256)] | None = None
 
@@ -136,6 +165,11 @@ class Clone(Section):
 
     architecture: str = "lenet"
     settings: dict[str, int | float | str | bool] = {"width": 8}
+
+    @model_validator(mode="after")
+    def _builds(self) -> "Clone":
+        _buildable(self.architecture, {"classes": 10, **self.settings})
+        return self
 
 
 @dataclass(frozen=True, slots=True)

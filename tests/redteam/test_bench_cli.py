@@ -8,6 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from mantlet.errors import ConfigError
 from redteam.cli import app
 from redteam.grid import bench
 from tests.redteam.grid.test_bench import PLAN, ROOT
@@ -31,6 +32,14 @@ def test_bench_writes_the_records_and_fails_where_a_floor_is_missed(tmp_path: Pa
     assert len(json.loads((tmp_path / "found.json").read_text())) == 2
     assert bad.exit_code == 1
     assert "agreement" in bad.stderr
+
+
+def test_a_plan_with_an_unknown_network_is_refused_before_the_first_theft(tmp_path: Path) -> None:
+    found = run(tmp_path, clone={"architecture": "lenett"})
+
+    assert isinstance(found.exception, ConfigError)
+    assert "plan.yaml: clone: architecture 'lenett'" in str(found.exception)
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_bench_that_is_stopped_keeps_what_is_done(

@@ -1,6 +1,8 @@
 """Plans: what they expand to, and clear words for what is wrong in one."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -78,6 +80,33 @@ def test_a_mistake_in_a_plan_names_the_field_and_the_remedy(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         loaded(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "network", "said"),
+    [
+        ("victims.digits.victim", {"architecture": "lenett"}, "did you mean 'lenet'"),
+        ("victims.digits.victim", {"settings": {"widht": 4}}, "'lenet' does not take {'widht': 4}"),
+        ("defenses.own.victims.digits", {"architecture": "resnt"}, "did you mean 'resnet'"),
+        ("clone", {"architecture": "lenett"}, "did you mean 'lenet'"),
+        ("clone", {"architecture": "lenet", "settings": {"depth": 2}}, "'lenet' does not take"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_told_with_the_plan_and_not_by_each_theft(
+    tmp_path: Path, field: str, network: dict[str, object], said: str
+) -> None:
+    changes = copy.deepcopy(PLAN | {"clone": {}})
+    changes["defenses"]["own"] = {"victims": {"digits": VICTIM["victim"]}}  # type: ignore[index]
+    *way, last = field.split(".")
+    place: Any = changes
+    for name in way:
+        place = place[name]
+    place[last] = place[last] | network
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, **changes)
+
+    assert str(error.value).startswith(f"{tmp_path / 'plan.yaml'}: {field}: architecture '")
+    assert said in str(error.value)
 
 
 def test_a_plan_that_is_no_plan_is_refused(tmp_path: Path) -> None:
