@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mantlet import architectures
+from mantlet.training import shifted
 
 CLIP = 1.0
 """Largest norm of a gradient: without it some clones of a few dozen rows learn nothing."""
@@ -19,6 +20,8 @@ class Training(BaseModel):
     """How a clone is trained: the same number of updates whatever the budget, from new weights.
 
     SGD with momentum 0.9 under a cosine schedule, on the answers as they are (soft cross-entropy).
+    Rows may be drawn anew for each update, moved by up to ``shift`` pixels and mirrored by chance;
+    ``bfloat16`` nearly halves the time of convolutions on processors that have it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +30,10 @@ class Training(BaseModel):
     batch: PositiveInt = 64
     lr: PositiveFloat = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    # left out where they are off, so that thefts that were done without them keep their names
+    shift: Annotated[int, Field(ge=0, le=32, exclude_if=lambda pixels: not pixels)] = 0
+    mirror: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
+    bfloat16: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,8 @@ Loss = Callable[[nn.Module, Transfer, Tensor], Tensor]
 
 def soft(network: nn.Module, transfer: Transfer, rows: Tensor) -> Tensor:
     """Soft cross-entropy."""
-    return nn.functional.cross_entropy(network(transfer.inputs[rows]), transfer.answers[rows])
+    logits = network(transfer.inputs[rows]).float()
+    return nn.functional.cross_entropy(logits, transfer.answers[rows])
 
 
 def train(
@@ -106,13 +114,33 @@ def train(
         if len(order) < size:
             order = torch.randperm(len(transfer), generator=generator)
         rows, order = order[:size], order[size:]
-        loss = loss_of(network, transfer, rows)
+        batch = _altered(transfer, rows, training, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.bfloat16):
+            loss = loss_of(network, batch, torch.arange(size))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimizer.step()
         schedule.step()
     network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def _altered(
+    transfer: Transfer, rows: Tensor, training: Training, generator: torch.Generator
+) -> Transfer:
+    """The rows of a batch, each moved and mirrored its own way, and its map with it."""
+    inputs, maps = transfer.inputs[rows], None if transfer.maps is None else transfer.maps[rows]
+    if training.shift or training.mirror:
+        both = inputs if maps is None else torch.cat([inputs, maps], dim=1)
+        both = shifted(both, training.shift, generator)
+        if training.mirror:
+            mirrored = torch.rand(len(rows), 1, 1, 1, generator=generator) < 0.5
+            both = torch.where(mirrored, both.flip(3), both)
+        inputs, maps = (
+            both[:, : inputs.shape[1]],
+            None if maps is None else both[:, inputs.shape[1] :],
+        )
+    return Transfer(inputs, transfer.answers[rows], maps)
 
 
 @torch.inference_mode()

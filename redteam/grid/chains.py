@@ -4,7 +4,7 @@ import ast
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +18,9 @@ from mantlet.data import parse_rows
 from mantlet.errors import ConfigError, MantletError
 from mantlet.plugin import Plugin
 from redteam import others
-from redteam.detection.scenarios import HELD_OUT
 from redteam.detection.streams import as_inputs
 from redteam.grid.plan import Attacker, Plan, Target
-from redteam.pools import SHAPE, Pools
+from redteam.pools import Pools
 from serving import build, settings
 from serving.calibrating import calibrate_model
 from serving.campaigns import Search
@@ -32,6 +31,8 @@ KEYED = "the bench keys noise and hashes"
 """The secret of every chain, no secret at all: what is keyed by it repeats."""
 MOST = 20_000
 """Pictures that a thief takes along."""
+HELD_OUT, ALL = 5_000, 60_000
+"""Training rows at the end, by which a gateway before another victim is calibrated; and rows of all."""
 P = TypeVar("P", bound=Plugin)
 
 
@@ -120,15 +121,21 @@ def _calibrated(own: Settings, victim: str, target: Target, place: Place) -> Set
     model = model.model_copy(update={"calibration": path})
     own = own.model_copy(update={"models": {victim: model}})
     if not path.is_file() and any(one.needs_calibration for one in model.detectors):
-        shape = model.victim.input_shape if hasattr(model.victim, "input_shape") else SHAPE
-        rows = place.pools.pictures(target.family, "train", shape or SHAPE, HELD_OUT.stop)
-        calibrate_model(own, victim, as_inputs(rows[HELD_OUT]).numpy())
+        rows = place.pools.pictures(target.family, "train", _shape(victim, model, own), ALL)
+        calibrate_model(own, victim, as_inputs(rows[-HELD_OUT:]).numpy())
         again = {
             "victim": fresh(model.victim),
             "detectors": tuple(fresh(one) for one in model.detectors),
         }
         own = own.model_copy(update={"models": {victim: model.model_copy(update=again)}})
     return own
+
+
+def _shape(name: str, model: Model, own: Settings) -> tuple[int, ...]:
+    """Of one row: what the victim alone says."""
+    alone = build.load_pipeline(name, Model(victim=fresh(model.victim)), own).victim
+    with closing(alone):
+        return alone.input.shape
 
 
 def told(plugin: BaseModel) -> dict[str, Any]:

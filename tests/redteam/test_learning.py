@@ -49,3 +49,51 @@ def test_few_rows_are_seen_again_until_the_steps_are_done() -> None:
     train(network, Transfer(inputs, torch.eye(10)[:3]), Training(steps=80), generator())
 
     assert answers_of(network, inputs).argmax(dim=1).tolist() == [0, 1, 2]
+
+
+def test_mirrored_rows_teach_a_clone_the_other_side() -> None:
+    inputs = torch.zeros(2, 1, 28, 28)
+    inputs[0, :, :, :6] = inputs[1, :, :6, :] = 1.0  # a bar at the left, and one above
+    learned = []
+    for mirror in (False, True):
+        network = means(classes=2).network(generator())
+        training = Training(steps=100, mirror=mirror)
+        train(network, Transfer(inputs, torch.eye(2)), training, generator())
+        learned.append(float(answers_of(network, inputs.flip(3))[0, 0]))
+
+    assert learned[1] > max(0.9, learned[0])
+
+
+def test_maps_are_altered_with_their_rows() -> None:
+    inputs = rows(4, shape=(3, 8, 8))
+    seen: list[Transfer] = []
+
+    def loss(network: torch.nn.Module, batch: Transfer, own: torch.Tensor) -> torch.Tensor:
+        seen.append(batch)
+        return network(batch.inputs[own]).sum()
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+    transfer = Transfer(inputs, torch.eye(2)[[0, 1, 0, 1]], inputs.clone())
+    train(network, transfer, Training(steps=4, shift=2, mirror=True), generator(), loss)
+    both = torch.cat([batch.inputs for batch in seen])
+
+    assert not any(torch.equal(row, own) for row in both for own in inputs)
+    assert torch.equal(both, torch.cat([batch.maps for batch in seen if batch.maps is not None]))
+
+
+def test_half_precision_learns_the_same() -> None:
+    inputs = rows(64, shape=(1, 28, 28))
+    inputs[:32] *= 0.2
+    answers = torch.eye(10)[[3] * 32 + [7] * 32]
+    network = means().network(generator())
+    train(network, Transfer(inputs, answers), Training(steps=30, bfloat16=True), generator())
+
+    assert next(network.parameters()).dtype == torch.float32
+    assert torch.equal(answers_of(network, inputs).argmax(dim=1), answers.argmax(dim=1))
+
+
+def test_what_is_off_does_not_rename_a_theft() -> None:
+    plain = {"steps": 1500, "batch": 64, "lr": 0.05, "weight_decay": 0.0005}
+
+    assert Training().model_dump() == plain
+    assert Training(mirror=True).model_dump() == {**plain, "mirror": True}

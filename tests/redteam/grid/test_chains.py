@@ -1,13 +1,19 @@
 """Rows of a plan become pipelines, and are named by all that their answers follow from."""
 
+import io
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from PIL import Image
 
+from mantlet import architectures
 from mantlet.errors import ConfigError
+from mantlet.weights import save
 from redteam.grid import chains, plan
 from redteam.grid.chains import KEYED, Place
 from redteam.grid.plan import Attacker, Plan, Target
@@ -65,6 +71,45 @@ def test_a_gateway_before_another_victim_is_calibrated_anew(
     assert all(detector.enforces for detector in chain.pipeline.fold.tested)
     assert chain.pipeline.fold.tested
     assert len(list(tmp_path.glob("other-*.calibration.safetensors"))) == 1
+
+
+def test_a_gateway_before_a_victim_in_color_is_calibrated_with_pictures_in_color(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "resnet.safetensors"
+    network = architectures.build("resnet", {"blocks": 1})
+    save(network, weights, {})
+    _jpegs(tmp_path / "cifar10_jpeg.npz", np.random.default_rng(0))
+    gateway = tmp_path / "gateway.yaml"
+    victim = {"type": "torch", "weights": str(weights), "architecture": "resnet"}
+    victim["settings"] = {"blocks": 1}
+    chained = {"victim": victim, "detectors": [{"type": "foreign", "measures": ["energy"]}]}
+    gateway.write_text(json.dumps({"models": {"own": chained}}))
+    grid = Plan.model_validate(
+        {
+            "victims": {"cifar": {"victim": victim, "family": "cifar", "foreign": []}},
+            "defenses": {"default": {"gateway": gateway}},
+            "attackers": {"soft": {"attack": "knockoff"}},
+            "budgets": [1],
+        }
+    )
+    chain = chains.load(grid, "cifar", "default", Place(Pools(tmp_path), tmp_path))
+    learned = next(tmp_path.glob("cifar-*.calibration.safetensors"))
+
+    assert chain.pipeline.victim.input.shape == (3, 32, 32)
+    assert chain.pipeline.fold.tested
+    assert int(safetensors.numpy.load_file(learned)["foreign/near.size"]) == 3 * 32 * 32
+
+
+def _jpegs(path: Path, rng: np.random.Generator) -> None:
+    """A file of 400 small pictures in color, as CIFAR-10 is kept."""
+    encoded, offset = b"", [0]
+    for levels in rng.integers(0, 256, (400, 4, 4, 3), dtype=np.uint8):
+        file = io.BytesIO()
+        Image.fromarray(levels).resize((32, 32)).save(file, "JPEG")
+        encoded += file.getvalue()
+        offset.append(len(encoded))
+    np.savez(path, jpeg_train=np.frombuffer(encoded, np.uint8), offset_train=np.array(offset))
 
 
 def test_rows_are_named_by_settings_files_and_code(smoke: Plan, tmp_path: Path) -> None:
