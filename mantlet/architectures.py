@@ -66,11 +66,12 @@ class _Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.stride = stride
-        self.pad = (channels - channels_in) // 2
+        added = channels - channels_in
+        self.pad = (added // 2, added - added // 2)
 
     def forward(self, inputs: Tensor) -> Tensor:
         kept = inputs[:, :, :: self.stride, :: self.stride]
-        shortcut = nn.functional.pad(kept, (0, 0, 0, 0, self.pad, self.pad))
+        shortcut = nn.functional.pad(kept, (0, 0, 0, 0, *self.pad))
         hidden = self.bn2(self.conv2(nn.functional.relu(self.bn1(self.conv1(inputs)))))
         return nn.functional.relu(hidden + shortcut)
 
@@ -78,19 +79,22 @@ class _Block(nn.Module):
 class ResNet(nn.Module):
     """The CIFAR residual network of He et al. (2016), section 4.2, with option-A shortcuts.
 
-    ``blocks`` a stage: 3 gives ResNet-20, 5 gives ResNet-32. Input (B, 3, 32, 32).
+    ``blocks`` a stage: 3 gives ResNet-20, 5 gives ResNet-32. The stages have ``width`` channels and two
+    and four times as many; a first layer of ``stride`` 2 looks at half the pixels. Input (B, 3, 32, 32).
     """
 
     input_shape = (3, 32, 32)
 
-    def __init__(self, *, classes: int = 10, blocks: int = 3) -> None:
+    def __init__(
+        self, *, classes: int = 10, blocks: int = 3, width: int = 16, stride: int = 1
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(16, 16, blocks, 1)
-        self.layer2 = self._stage(16, 32, blocks, 2)
-        self.layer3 = self._stage(32, 64, blocks, 2)
-        self.linear = nn.Linear(64, classes)
+        self.conv1 = nn.Conv2d(3, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = self._stage(width, width, blocks, 1)
+        self.layer2 = self._stage(width, 2 * width, blocks, 2)
+        self.layer3 = self._stage(2 * width, 4 * width, blocks, 2)
+        self.linear = nn.Linear(4 * width, classes)
 
     @staticmethod
     def _stage(channels_in: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
@@ -98,7 +102,7 @@ class ResNet(nn.Module):
         return nn.Sequential(first, *(_Block(channels, channels, 1) for _ in range(blocks - 1)))
 
     def embed(self, inputs: Tensor) -> Tensor:
-        """Features (B, 64): the mean of the last stage over pixels."""
+        """Features (B, 4 width): the mean of the last stage over pixels."""
         hidden = nn.functional.relu(self.bn1(self.conv1(inputs)))
         features: Tensor = self.layer3(self.layer2(self.layer1(hidden))).mean(dim=(2, 3))
         return features

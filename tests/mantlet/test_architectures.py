@@ -42,6 +42,17 @@ def test_blocks_a_stage_give_the_depth_of_the_paper(blocks: int, layers: int) ->
     assert len(weighted) == layers
 
 
+def test_a_small_residual_network_looks_at_half_the_pixels_with_more_channels() -> None:
+    inputs = torch.rand(2, 3, 32, 32)
+    small = architectures.build("resnet", {"blocks": 1, "width": 25, "stride": 2}).eval()
+    inner: list[torch.Size] = []
+    small.layer1.register_forward_hook(lambda _, __, out: inner.append(out.shape))
+
+    assert small(inputs).shape == (2, 10)
+    assert small.embed(inputs).shape == (2, 100)
+    assert inner[0] == (2, 25, 16, 16)
+
+
 def test_an_unknown_architecture_gets_a_hint() -> None:
     with pytest.raises(ConfigError, match="architecture 'lennet' is unknown; did you mean 'lenet'"):
         architectures.build("lennet", {})
