@@ -18,7 +18,8 @@ class ExplanationDisplay(Defense):
     L = 2**bits - 1. The magnitude takes the sign away, the share the scale, the mean all that is finer than a
     cell, and the steps what is left of the numbers; a thief who climbs gradients (MEGEX, Miura et al., 2021)
     needs all of them. ``gamma`` under 1 shows weak cells, and brings the map closer to a flat one, which tells
-    of no direction. Channels are averaged, and all show the same. The order of cells stays.
+    of no direction, until a thief who knows it takes the root. Channels are averaged, and all show the same. The
+    order of cells stays.
 
     Cost: a pooling. What undoes it: finite differences along the strong cells, which recover signs at as many
     rows as without a map; a network that learns maps and gradients on the thief's clone. Where gradients of

@@ -28,7 +28,7 @@ Record = Mapping[str, Any]
 def found() -> Mapping[str, Any]:
     """What the bench wrote; nothing where it never ran."""
     path = RESULTS / "explanations.json"
-    parts = ("thefts", "cosines", "people", "floors")
+    parts = ("thefts", "cosines", "search", "floors")
     empty: dict[str, Any] = {part: [] for part in parts}
     return empty | (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 
@@ -69,6 +69,40 @@ def cosines() -> str:
         for one in found()["cosines"]
     ]
     return table(("way to the gradient", "maps", "cosine with it"), rows)
+
+
+def settings() -> str:
+    """Each setting that was tried: the worst of what it costs people, and how near ten probes come by it."""
+    head = (
+        "setting",
+        "ranks correlate",
+        "deletion",
+        "insertion",
+        "pointing",
+        "ten probes, as shown",
+        "with the exponent undone",
+    )
+    rows = []
+    for one in found()["search"]:
+        ranked = [record for record in one["people"] if "pointing" not in record]
+        (drawn,) = (record for record in one["people"] if "pointing" in record)
+        rows.append(
+            (
+                one["setting"],
+                f"{min(record['rank_correlation'] for record in ranked):.2f}",
+                *(_change(ranked, area) for area in ("deletion", "insertion")),
+                f"{100 * (drawn['pointing'][1] - drawn['pointing'][0]):+.1f}",
+                f"{one['as_shown']:.3f}",
+                f"{one['undone']:.3f}",
+            )
+        )
+    return table(head, rows)
+
+
+def _change(records: Sequence[Record], area: str) -> str:
+    """The largest change of an area by the defense, in percent of that of true maps."""
+    changes = [100 * (record[area][1] / record[area][0] - 1) for record in records]
+    return f"{max(changes, key=abs):+.0f} %"
 
 
 def floors() -> str:

@@ -40,7 +40,8 @@ class Megex(Dfme):
     the maps (`redteam.attacks.matching`): more than the paper does, at the same price. ``classes: none`` does that
     alone, with a generator that climbs as DFME's does. Maps without a negative
     number are matched with magnitudes that are averaged over ``pool`` pixels each way, as shares of the
-    largest, to the power of ``gamma``: what a thief knows of `explanation_display`.
+    largest, to the power of ``gamma``: what a thief knows of `explanation_display`. Where magnitudes weigh
+    directions, that power is undone first.
 
     A generator that climbs the exact slope soon makes pictures of a few classes only, which those of DFME's
     noisy one do less: ``diversity`` is on here.
@@ -142,7 +143,8 @@ class Guide:
         here = self._attack.disagreement(scores_of(clone, pictures), answers)
         if self._reads_magnitudes(maps):
             drawn = torch.randn(self._attack.directions, *raw.shape, generator=generator)
-            directions = units(drawn * maps.abs() * _steepness(raw))
+            shares = maps.abs() ** (1 / self._attack.gamma)
+            directions = units(drawn * shares * _steepness(raw))
             return self._attack.probed(clone, ledger, raw, directions, here)
         own = _gradient(pictures, lambda x: _centred(clone(x)).gather(1, top).sum())
         maps = self._undone(clone, pictures, answers, maps, own)

@@ -18,24 +18,16 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from defenses.explanation_display import ExplanationDisplay
 from mantlet.errors import ConfigError
 from mantlet.plugin import Defense
 from redteam.attacks.dfme import Dfme
 from redteam.attacks.megex import Megex
 from redteam.client.oracle import Explained, InProcess, Refused, Withheld, Wrapper
-from redteam.explanations import maps
 from redteam.explanations.cosines import TURNS, cosine
-from redteam.explanations.explainable import (
-    gradients,
-    judged,
-    loaded,
-    network,
-    served,
-    shown,
-    victim,
-)
+from redteam.explanations.explainable import judged, network, served, victim
 from redteam.explanations.floors import floors
+from redteam.explanations.people import drawn_task, for_people
+from redteam.explanations.search import DISPLAY, FLAT, searched
 from redteam.house import House
 from redteam.judging import Record
 from redteam.learning import Means, Training, answers_of
@@ -52,10 +44,10 @@ RATION = 500
 """Rows that a client is explained a day by configs/gateway/explain.yaml."""
 TRAINING = Training(steps=1500)
 """The same for every clone."""
-DISPLAY = ExplanationDisplay()
-DOORS: Mapping[str, Defense | None] = {"plain": None, "displayed": DISPLAY}
-JUDGED, POINTED, LOOKED, BATCH = 300, 1000, 300, 32
-"""Pictures of the measures for people; rows of a thief that the detectors see; rows of a timed call."""
+SHOWN: Sequence[Defense] = (DISPLAY,)
+DOORS: Mapping[str, Sequence[Defense]] = {"plain": (), "displayed": SHOWN}
+LOOKED, BATCH = 300, 32
+"""Rows of a thief that the detectors see; rows of a timed call."""
 KNOWN = {"pool": DISPLAY.cell, "gamma": DISPLAY.gamma}
 
 
@@ -78,16 +70,21 @@ MATCHED: dict[str, Any] = {"classes": "none", "training": TRAINING, "matching": 
 CURVE = (FEW, MANY)
 ARMS = {
     "dfme": Arm(Dfme(training=TRAINING), budgets=CURVE),
-    "dfme, diverse": Arm(Dfme(training=TRAINING, diversity=1.0)),
+    "dfme, diverse": Arm(Dfme(training=TRAINING, diversity=1.0), budgets=(MANY,)),
     "top class": Arm(Megex(**TOP), budgets=CURVE),
     "matched": Arm(Megex(**MATCHED), budgets=CURVE),
-    "display, magnitudes": Arm(Megex(**TOP), defended=True),
-    "dfme, diverse, ten probes": Arm(Dfme(training=TRAINING, diversity=1.0, directions=10)),
-    "display, ten probes": Arm(Megex(**TOP, directions=10), defended=True),
-    "display, jitter and prior": Arm(
-        Megex(**TOP, jitters=2, reading="prior", defenses=(DISPLAY,)), defended=True
+    "display, magnitudes": Arm(Megex(**TOP), defended=True, budgets=(MANY,)),
+    "display, shares": Arm(Megex(**TOP, gamma=DISPLAY.gamma), defended=True, budgets=(MANY,)),
+    "dfme, diverse, ten probes": Arm(
+        Dfme(training=TRAINING, diversity=1.0, directions=10), budgets=(MANY,)
     ),
-    "display, matched": Arm(Megex(**MATCHED, **KNOWN), defended=True),
+    "display, ten probes": Arm(Megex(**TOP, directions=10), defended=True, budgets=(MANY,)),
+    "display, jitter and prior": Arm(
+        Megex(**TOP, jitters=2, reading="prior", defenses=(DISPLAY,)),
+        defended=True,
+        budgets=(MANY,),
+    ),
+    "display, matched": Arm(Megex(**MATCHED, **KNOWN), defended=True, budgets=(MANY,)),
     "display and budget, matched": Arm(
         Megex(**MATCHED, **KNOWN), defended=True, ration=RATION, once=True
     ),
@@ -167,7 +164,9 @@ def run(bench: Bench) -> dict[str, Any]:
         "ration": RATION,
         "thefts": thefts,
         "cosines": angles(),
-        "people": [for_people(bench.pools, name) for name in bench.victims] + [drawn_task()],
+        "people": [for_people(bench.pools, name, SHOWN) for name in bench.victims]
+        + [drawn_task(SHOWN)],
+        "search": searched(bench.pools, bench.victims),
         "alarm": alarms(bench.seeds),
         "latency": latency(bench.pools),
     }
@@ -194,7 +193,7 @@ def stolen(bench: Bench, case: Case) -> Record:
     test, labels = judged(bench.pools, case.victim)
     named = clean(victim(case.victim), test).argmax(dim=1)
     of = arm.attack.explains if isinstance(arm.attack, Megex) else "log_probability"
-    oracle = InProcess(served(case.victim, of, DISPLAY if arm.defended else None))
+    oracle = InProcess(served(case.victim, of, SHOWN if arm.defended else ()))
     asked = oracle if arm.ration is None else Rationed(oracle, arm.ration)
     generator = torch.Generator().manual_seed(case.seed)
     loot = arm.attack.run(asked, Means(test[:0]), budget=case.budget, generator=generator)
@@ -216,6 +215,8 @@ def stolen(bench: Bench, case: Case) -> Record:
 ANGLES: Sequence[tuple[str, Dfme, Defense | None]] = (
     ("one probe", Dfme(), None),
     ("ten probes", Dfme(directions=10), None),
+    ("one probe, by the activation's slope", Megex(classes="top", recheck=0), FLAT),
+    ("ten probes, by the activation's slope", Megex(classes="top", directions=10, recheck=0), FLAT),
     ("any class, logit", Megex(explains="logit", recheck=0), None),
     ("any class, log-probability", Megex(recheck=0), None),
     ("any class, probability", Megex(explains="probability", recheck=0), None),
@@ -230,8 +231,14 @@ ANGLES: Sequence[tuple[str, Dfme, Defense | None]] = (
     ),
     ("magnitudes on one probe", Megex(classes="top", recheck=0), DISPLAY),
     ("magnitudes on ten probes", Megex(classes="top", directions=10, recheck=0), DISPLAY),
+    ("shares on one probe", Megex(classes="top", gamma=DISPLAY.gamma, recheck=0), DISPLAY),
+    (
+        "shares on ten probes",
+        Megex(classes="top", directions=10, gamma=DISPLAY.gamma, recheck=0),
+        DISPLAY,
+    ),
 )
-"""Ways to the gradient: through maps as they are, and through the display."""
+"""Ways to the gradient: through maps as they are, through one that tells nothing, and through the display."""
 
 
 def angles() -> list[Record]:
@@ -239,39 +246,11 @@ def angles() -> list[Record]:
     found = []
     for name, attack, defense in ANGLES:
         of = attack.explains if isinstance(attack, Megex) else "log_probability"
-        oracle = InProcess(served("mnist", of, defense))
+        oracle = InProcess(served("mnist", of, () if defense is None else (defense,)))
         turns = TURNS if isinstance(attack, Megex) and attack.reading == "prior" else 1
         value = cosine(attack, oracle, network("mnist"), shape=SHAPE, turns=turns)
-        found.append(
-            {"gradient": name, "displayed": defense is not None, "cosine": round(value, 4)}
-        )
+        found.append({"gradient": name, "displayed": defense == DISPLAY, "cosine": round(value, 4)})
     return found
-
-
-def for_people(pools: Pools, name: str, count: int = JUDGED) -> Record:
-    """What the display keeps of the maps of a victim's first test pictures."""
-    pictures = judged(pools, name)[0][:count]
-    inside = network(name)
-    true = gradients(inside, pictures)
-    served_maps = shown(loaded(DISPLAY), pictures, true)
-    areas = [maps.areas(inside, pictures, one) for one in (true, served_maps)]
-    return {
-        "pictures": name,
-        "rank_correlation": round(maps.rank_correlation(true, served_maps), 4),
-        "deletion": [round(area[0], 4) for area in areas],
-        "insertion": [round(area[1], 4) for area in areas],
-    }
-
-
-def drawn_task() -> Record:
-    """The pointing game where it is known what matters: of true maps and of displayed ones."""
-    generator = torch.Generator().manual_seed(0)
-    inside = maps.learned(generator)
-    task = maps.drawn(POINTED, generator=generator)
-    true = gradients(inside, task.pictures)
-    served_maps = shown(loaded(DISPLAY), task.pictures, true)
-    hits = [round(maps.pointing(one, task), 4) for one in (true, served_maps)]
-    return {"pictures": "drawn", "pointing": hits}
 
 
 def alarms(seeds: Sequence[int]) -> list[Record]:
@@ -293,7 +272,7 @@ def alarms(seeds: Sequence[int]) -> list[Record]:
 def latency(pools: Pools, rounds: int = 60) -> Record:
     """Milliseconds of explanations of a batch: without and with the display, in turns; medians."""
     pictures = judged(pools, "mnist")[0][:BATCH]
-    doors = {name: InProcess(served("mnist", defense=d)) for name, d in DOORS.items()}
+    doors = {name: InProcess(served("mnist", defenses=d)) for name, d in DOORS.items()}
     spent: dict[str, list[float]] = {name: [] for name in doors}
     for _ in range(rounds):
         for name, door in doors.items():

@@ -1,5 +1,6 @@
 """Shipped models behind an interface that explains them, as the bench of explanations meets them."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,19 +34,19 @@ def victim(name: str) -> TorchVictim:
     return loaded
 
 
-def served(name: str, of: Of = "log_probability", defense: Defense | None = None) -> Pipeline:
-    """The model behind an interface that explains any class by its gradient, and no more than ``defense``."""
+def served(name: str, of: Of = "log_probability", defenses: Sequence[Defense] = ()) -> Pipeline:
+    """The model behind an interface that explains any class by its gradient, and no more than ``defenses``."""
     model = victim(name)
     settings = Explain(methods=("gradient",), of=of, classes="any", max_rows_per_request=256)
     explaining = Explaining(model.explainer(settings, SECRET), model.classes, settings)
-    defenses = () if defense is None else (loaded(defense),)
-    return Pipeline(model, defenses=defenses, explaining=explaining)
+    return Pipeline(model, defenses=loaded(defenses), explaining=explaining)
 
 
-def loaded(defense: Defense) -> Defense:
-    """A copy of a defense that is ready, with the gateway's key."""
-    ready = defense.model_copy()
-    ready.load(Setup(torch.device("cpu"), SECRET, shape=SHAPE, classes=10))
+def loaded(defenses: Sequence[Defense]) -> tuple[Defense, ...]:
+    """Copies of defenses that are ready, with the gateway's key."""
+    ready = tuple(defense.model_copy() for defense in defenses)
+    for defense in ready:
+        defense.load(Setup(torch.device("cpu"), SECRET, shape=SHAPE, classes=10))
     return ready
 
 
@@ -64,7 +65,10 @@ def gradients(inside: nn.Module, pictures: Tensor) -> Tensor:
     return found
 
 
-def shown(defense: Defense, pictures: Tensor, maps: Tensor) -> Tensor:
-    """(n, *shape) maps of pictures as the gateway serves them."""
+def shown(defenses: Sequence[Defense], pictures: Tensor, maps: Tensor) -> Tensor:
+    """(n, *shape) maps of pictures as a gateway with these loaded defenses serves them."""
     query = Query(["judge"] * len(maps), pictures, 0.0)
-    return defense(Prediction(maps, Kind.ATTRIBUTIONS), query, {}).values
+    told = Prediction(maps, Kind.ATTRIBUTIONS)
+    for defense in defenses:
+        told = defense(told, query, {})
+    return told.values

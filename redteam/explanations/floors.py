@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from redteam.judging import Record, floor
 from redteam.measures import spread
 
 TEN = "display, ten probes"
-ADAPTIVE = ("display, magnitudes", TEN, "display, jitter and prior")
+ADAPTIVE = ("display, magnitudes", "display, shares", TEN, "display, jitter and prior")
 """Thieves who know the display, as the paper's attack does it."""
 FELLOW = "dfme, diverse"
 """What these fall back to: DFME with their own spread over the classes."""
 FELLOW_OF = {TEN: "dfme, diverse, ten probes"}
 BEYOND = ("display, matched", "display and budget, matched")
-MANY = 100_000
+USUAL, MANY = 10_000, 100_000
+LITTLE = 0.02
+"""By how much a display may bring ten probes nearer to the gradient than they come without any map."""
 GOAL = 0.8
 """The accuracy whose price in rows is compared."""
 
@@ -22,7 +25,7 @@ GOAL = 0.8
 def floors(found: Mapping[str, Any]) -> list[Record]:
     """Each with ``wanted`` in words, what was ``measured``, and whether it is ``missed``."""
     cosines = {(one["gradient"], one["displayed"]): one["cosine"] for one in found["cosines"]}
-    told = [*_unit(cosines), _hidden(cosines)]
+    told = [*_unit(cosines), _hidden(cosines), *_added(cosines)]
     for victim in dict.fromkeys(theft["victim"] for theft in found["thefts"]):
         own = [theft for theft in found["thefts"] if theft["victim"] == victim]
         told += [_ahead(victim, own, arm) for arm in ("top class", "matched")]
@@ -80,6 +83,19 @@ def _hidden(cosines: Mapping[tuple[str, bool], float]) -> Record:
     )
 
 
+def _added(cosines: Mapping[tuple[str, bool], float]) -> list[Record]:
+    """What ten probes gain by the display, beside ten along the slope that the thief's own activation has."""
+    base = cosines["ten probes, by the activation's slope", False]
+    return [
+        floor(
+            f"{name} come no nearer than without a map, by {LITTLE}",
+            f"{cosines[name, True]:.4f} against {base:.4f}",
+            met=cosines[name, True] <= base + LITTLE,
+        )
+        for name in ("magnitudes on ten probes", "shares on ten probes")
+    ]
+
+
 def _ahead(victim: str, own: Sequence[Record], arm: str) -> Record:
     """Undefended, explanations put a thief ahead of DFME: as the paper has it, and matched."""
     budgets = {a: {t["budget"] for t in own if t["arm"] == a} for a in (arm, "dfme")}
@@ -95,18 +111,18 @@ def _ahead(victim: str, own: Sequence[Record], arm: str) -> Record:
 
 
 def _alike(victim: str, own: Sequence[Record]) -> list[Record]:
-    """Defended, nobody is ahead of DFME by more than a deviation."""
+    """Defended, nobody is ahead of DFME by more than a deviation: after few rows, and where maps pay undefended."""
     told = []
-    budget = 10_000
-    for arm in dict.fromkeys(t["arm"] for t in own):
-        if arm not in (*ADAPTIVE, *BEYOND):
-            continue
+    for budget, arm in product((USUAL, MANY), (*ADAPTIVE, *BEYOND)):
         fellow = FELLOW_OF.get(arm, FELLOW)
         (score, own_spread), (base, deviation) = (scores(own, a, budget) for a in (arm, fellow))
+        count = sum((t["arm"], t["budget"]) == (arm, budget) for t in own)  # seeds
+        if math.isnan(score) or math.isnan(base):
+            continue
         told.append(
             floor(
                 f"{victim}: {arm} within one s.d. of {fellow} at {budget:,} rows",
-                f"{score:.3f} ± {own_spread:.3f} against {base:.3f} ± {deviation:.3f}",
+                f"{score:.3f} ± {own_spread:.3f} ({count}) against {base:.3f} ± {deviation:.3f}",
                 met=score <= base + max(own_spread, deviation),
             )
         )

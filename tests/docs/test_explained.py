@@ -23,6 +23,23 @@ FOUND: dict[str, Any] = {
         for seed in range(1 if budget == 5_000 else 2)
     ],
     "cosines": [{"gradient": "one probe", "displayed": False, "cosine": 0.03}],
+    "search": [
+        {
+            "setting": "2 bits",
+            "people": [
+                {
+                    "pictures": pictures,
+                    "rank_correlation": ranks,
+                    "deletion": [0.2, 0.2 + worse],
+                    "insertion": [0.8, 0.8 - worse],
+                }
+                for pictures, ranks, worse in (("mnist", 0.9, 0.01), ("fashion", 0.85, 0.04))
+            ]
+            + [{"pictures": "drawn", "pointing": [0.84, 0.75]}],
+            "as_shown": 0.171,
+            "undone": 0.192,
+        }
+    ],
     "floors": [
         {"wanted": "this", "measured": "0.3", "missed": True},
         {"wanted": "that", "measured": "0.9", "missed": False},
@@ -52,6 +69,13 @@ def test_what_was_missed_is_said_in_bold() -> None:
     assert "| one probe | as they are | 0.030 |" in explained.cosines()
     assert "| this | 0.3 | **missed** |" in explained.floors()
     assert "| that | 0.9 | reached |" in explained.floors()
+
+
+@pytest.mark.usefixtures("measured")
+def test_a_setting_shows_the_worst_that_it_costs_people() -> None:
+    (line,) = explained.settings().splitlines()[2:]
+
+    assert line == "| 2 bits | 0.85 | +20 % | -5 % | -9.0 | 0.171 | 0.192 |"
 
 
 @pytest.mark.usefixtures("measured")

@@ -75,6 +75,17 @@ def test_magnitudes_weigh_the_probes_and_are_no_gradient() -> None:
     assert cosine(small(classes="top"), shown) > cosine(Dfme(), Shower())
 
 
+def test_an_exponent_that_is_known_is_undone() -> None:
+    def flattened(maps: Tensor) -> Tensor:
+        return pooled(maps) ** 0.5
+
+    read, undone = (small(classes="top", directions=4, gamma=gamma) for gamma in (1.0, 0.5))
+
+    assert cosine(undone, Shower(view=flattened)) == pytest.approx(
+        cosine(read, Shower(view=pooled)), abs=1e-4
+    )
+
+
 def test_the_mean_over_jittered_copies_sees_through_noise() -> None:
     generator = torch.Generator().manual_seed(1)
 

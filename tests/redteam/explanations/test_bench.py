@@ -38,7 +38,9 @@ def test_every_thief_meets_the_usual_budget_and_some_have_a_curve(bench: Bench) 
     assert {arm for arm, _ in usual} == set(ARMS)
     assert ("any class, logit", 1) not in usual
     assert len([c for c in found if c.arm == "any class, logit"]) == 1
-    assert {c.arm for c in found if c.budget == MANY} == {"dfme", "top class", "matched"}
+    many = {c.arm for c in found if c.budget == MANY}
+    assert {"dfme", "dfme, diverse", "top class", "matched", "display, shares"} < many
+    assert many & {c.arm for c in found if explanations.ARMS[c.arm].once} == set()
     assert len(found) == len(set(found))
 
 
@@ -73,14 +75,6 @@ def test_beyond_its_budget_nobody_is_explained_and_everybody_answered() -> None:
     assert (oracle.rows, oracle.floats) == (16, 2 * 8 * 10 + 8 * 784)
 
 
-def test_maps_keep_what_people_see(pools: Pools) -> None:
-    found = explanations.for_people(pools, "mnist", 40)
-
-    assert found["rank_correlation"] > 0.9
-    assert found["deletion"][1] == pytest.approx(found["deletion"][0], rel=0.1)
-    assert found["insertion"][1] == pytest.approx(found["insertion"][0], rel=0.1)
-
-
 def test_the_shipped_default_is_alarmed_by_the_generator_at_once() -> None:
     (record,) = explanations.alarms((3,))
 
@@ -97,5 +91,5 @@ def test_latency_is_that_of_one_run(pools: Pools) -> None:
 def test_ways_to_the_gradient_are_tried_with_and_without_the_display() -> None:
     defended = {name for name, _, defense in explanations.ANGLES if defense == DISPLAY}
 
-    assert {"learned prior", "magnitudes on one probe", "mean of 8 jittered"} < defended
+    assert {"learned prior", "shares on one probe", "mean of 8 jittered"} < defended
     assert len(explanations.ANGLES) > len(defended) > 0

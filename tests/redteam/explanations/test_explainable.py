@@ -3,6 +3,7 @@
 import torch
 
 from defenses.explanation_display import ExplanationDisplay
+from defenses.explanation_smooth import ExplanationSmooth
 from redteam.client.oracle import InProcess
 from redteam.explanations.explainable import gradients, judged, loaded, network, served, shown
 from redteam.pools import Pools
@@ -28,11 +29,11 @@ def test_any_class_can_be_named_and_is_another_map() -> None:
 
 
 def test_a_defended_service_shows_what_the_judge_expects() -> None:
-    display = ExplanationDisplay()
-    told = InProcess(served("mnist", defense=display)).explain(PICTURES)
+    chain = (ExplanationSmooth(), ExplanationDisplay())
+    told = InProcess(served("mnist", defenses=chain)).explain(PICTURES)
     true = gradients(network("mnist"), PICTURES)
 
-    torch.testing.assert_close(told.maps, shown(loaded(display), PICTURES, true))
+    torch.testing.assert_close(told.maps, shown(loaded(chain), PICTURES, true))
 
 
 def test_pictures_and_labels_are_of_the_test_split(pools: Pools) -> None:

@@ -22,6 +22,8 @@ ARMS = (
     "display and budget, matched",
 )
 
+WEIGHED = ("magnitudes on ten probes", "shares on ten probes")
+
 
 def found(**changes: Any) -> dict[str, Any]:
     """Records of a bench in which everything was reached."""
@@ -29,6 +31,7 @@ def found(**changes: Any) -> dict[str, Any]:
     cosines = {
         "one probe": 0.028,
         "ten probes": 0.11,
+        "ten probes, by the activation's slope": 0.14,
         "any class, logit": 1.0,
         "any class, log-probability": 1.0,
         "any class, probability": 1.0,
@@ -44,7 +47,7 @@ def found(**changes: Any) -> dict[str, Any]:
         ],
         "cosines": [
             *({"gradient": n, "displayed": False, "cosine": c} for n, c in cosines.items()),
-            {"gradient": "learned prior", "displayed": True, "cosine": -0.04},
+            *({"gradient": n, "displayed": True, "cosine": -0.04} for n in WEIGHED),
         ],
         "people": [
             {
@@ -77,6 +80,14 @@ SPOILED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "display, matched within",
     ),
+    "a defended thief is ahead where maps pay undefended": (
+        {
+            "thefts": found()["thefts"]
+            + theft("dfme, diverse", 100_000, 0.80, 0.82)
+            + theft("display, shares", 100_000, 0.86, 0.87)
+        },
+        "display, shares within one s.d. of dfme, diverse at 100,000 rows",
+    ),
     "explanations help nobody": (
         {"thefts": [t for t in found()["thefts"] if t["arm"] != "top class"]},
         "top class 3 points",
@@ -102,6 +113,16 @@ def test_what_is_not_reached_is_called_missed(what: str) -> None:
     (told,) = missed(**changes)
 
     assert words in told
+
+
+def test_ten_probes_along_a_map_are_held_against_ten_without_one() -> None:
+    seen = [{"gradient": WEIGHED[1], "displayed": True, "cosine": 0.17}]
+    told = missed(cosines=[*found()["cosines"], *seen])
+
+    assert told == [
+        "displayed, no way to the gradient has a cosine over 0.05",
+        "shares on ten probes come no nearer than without a map, by 0.02",
+    ]
 
 
 def test_scores_are_of_an_arm_at_a_budget() -> None:
