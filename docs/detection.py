@@ -15,7 +15,7 @@ Record = Mapping[str, Any]
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST"}
 PUBLISHED = {"prada-published": 0.9, "prada-0.96": 0.96}
 """PRADA's thresholds by the names of the records."""
-BEYOND = ("accounts", "of rows", "after honest")
+BEYOND = ("accounts", "enrolled", "of rows", "after honest")
 """What the names of attacks say that are no plain ones."""
 
 
@@ -118,8 +118,13 @@ def plain_attacks() -> list[str]:
 
 def diluted_attacks() -> list[str]:
     """Attacks among or after honest rows."""
-    found = [a for a in told(records(), "attack") if any(word in a for word in BEYOND[1:])]
+    found = [a for a in told(records(), "attack") if any(word in a for word in BEYOND[2:])]
     return [attack for attack in found if BEYOND[0] not in attack]
+
+
+def enrolled_attacks() -> list[str]:
+    """Attacks by clients that have a tier of their own."""
+    return [attack for attack in told(records(), "attack") if BEYOND[1] in attack]
 
 
 def _is_beyond(attack: str) -> bool:

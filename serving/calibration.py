@@ -20,6 +20,8 @@ OF_A_CLASS = 100
 """Scores of one class under which nothing is said of it alone."""
 CLIENTS = 100
 """Honest clients that are drawn for the report."""
+STRETCHES = 10
+"""Parts, in the order in which they were sent, of what a tier enrols with."""
 
 
 def read(path: Path) -> tuple[dict[str, Calibration], str]:
@@ -68,7 +70,7 @@ def learn(
             continue
         own = dict(detector.calibrate(*asked))
         if isinstance(detector, EvidenceDetector):
-            own["tolerated"] = _tolerated(detector, own, held_out)
+            own["tolerated"] = _tolerated(_loaded(detector, own), held_out)
         learned[detector.name] = own
     return learned
 
@@ -81,13 +83,19 @@ def enrol(
     learned: Mapping[str, Calibration],
     tier: str,
 ) -> dict[str, Calibration]:
-    """``learned`` and, from benign ``inputs`` (n, *shape) of one tier, what its clients may reach."""
+    """``learned`` and, from benign ``inputs`` (n, *shape) of one tier in their order, what its clients may reach.
+
+    That is what any honest client may, and what such rows would let them, and what the worst stretch of these
+    reaches: traffic that drifts is not as it is in the mean, and a tier never makes a client suspect.
+    """
     asked = _predict(victim, inputs)
     enrolled = dict(learned)
     for detector in detectors:
         own = learned.get(detector.name)
         if own and isinstance(detector, EvidenceDetector):
-            enrolled[detector.name] = {**own, f"tolerated.{tier}": _tolerated(detector, own, asked)}
+            loaded = _loaded(detector, own)
+            bounds = [loaded.tolerated("default"), _tolerated(loaded, asked), _worst(loaded, asked)]
+            enrolled[detector.name] = {**own, f"tolerated.{tier}": np.max(bounds, axis=0)}
     return enrolled
 
 
@@ -132,9 +140,7 @@ def _predict(victim: Victim, inputs: np.ndarray) -> tuple[Query, Prediction]:
     return Query(["benign"] * len(rows), rows, 0.0), prediction
 
 
-def _tolerated(
-    detector: EvidenceDetector, learned: Calibration, asked: tuple[Query, Prediction]
-) -> np.ndarray:
+def _tolerated(loaded: EvidenceDetector, asked: tuple[Query, Prediction]) -> np.ndarray:
     """(G,) mean scores that an honest client may have, in [1e-4, 1].
 
     ``margin`` times the upper 99 % bound of the mean score of benign rows, and at least that bound for
@@ -142,12 +148,11 @@ def _tolerated(
     a class as one client. Few rows make a patient detector and not an accusing one; 1 never lets a score
     count.
     """
-    loaded = _loaded(detector, learned)
     rows = loaded.score(*asked).numpy().astype(np.float64)
     parts = []
     for start in range(0, len(rows), CLIENT_ROWS):
         parts.append(loaded.watch(loaded.initial(), rows[start : start + CLIENT_ROWS], 0.0)[1])
-    bounds = [detector.margin * _upper(np.concatenate(parts))]
+    bounds = [loaded.margin * _upper(np.concatenate(parts))]
     if asked[1].kind is not Kind.PROBABILITIES:  # of pictures there are no classes
         named = np.zeros(len(rows), np.int64)
     else:
@@ -160,11 +165,29 @@ def _tolerated(
     return tolerated
 
 
-def _upper(scores: np.ndarray) -> np.ndarray:
-    """(G,) upper 99 % bound of the mean of (n, G) scores (Clopper and Pearson, 1934); NaN abstains."""
+def _worst(loaded: EvidenceDetector, asked: tuple[Query, Prediction]) -> np.ndarray:
+    """(G,) mean scores of the worst of up to `STRETCHES` stretches of rows, of `OF_A_CLASS` scores or more.
+
+    The largest of their upper bounds, which hold together in 99 of 100 samples (Bonferroni).
+    """
+    rows = loaded.score(*asked).numpy().astype(np.float64)
+    worst = []
+    for scores in loaded.watch(loaded.initial(), rows, 0.0)[1].T:
+        heard = scores[~np.isnan(scores)]
+        many = min(max(len(heard) // OF_A_CLASS, 1), STRETCHES)
+        stretches = np.array_split(heard[:, None], many)
+        worst.append(max(_upper(stretch, 0.01 / many)[0] for stretch in stretches))
+    return np.array(worst)
+
+
+def _upper(scores: np.ndarray, risk: float = 0.01) -> np.ndarray:
+    """(G,) upper bound of the mean of (n, G) scores (Clopper and Pearson, 1934); NaN abstains.
+
+    It is too low with a chance of ``risk``.
+    """
     heard = np.maximum((~np.isnan(scores)).sum(axis=0), 1)
     total = np.nansum(scores, axis=0)
-    upper: np.ndarray = betaincinv(total + 1, np.maximum(heard - total, 1e-9), 0.99)
+    upper: np.ndarray = betaincinv(total + 1, np.maximum(heard - total, 1e-9), 1 - risk)
     return upper
 
 

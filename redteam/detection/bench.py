@@ -209,7 +209,7 @@ def _measured(
     natural = cache(lambda: trace(pipeline, scenario.honest["natural"]()).memories)
     kinds = {
         "honest": (scenario.honest, partial(_honest, pipeline, published, enrolled)),
-        "hostile": (scenario.hostile, partial(_hostile, pipeline, published)),
+        "hostile": (scenario.hostile, partial(_hostile, pipeline, published, enrolled)),
         "campaign": (scenario.campaigns, partial(_campaign, pipeline, natural)),
     }
     made_by = calibration_of(bench, scenario.name).read_bytes()
@@ -258,9 +258,13 @@ def _honest(
 
 
 def _hostile(
-    pipeline: Pipeline, published: Pipeline | None, about: Record, stream: Stream
+    pipeline: Pipeline,
+    published: Pipeline | None,
+    enrolled: Callable[[], Pipeline],
+    about: Record,
+    stream: Stream,
 ) -> Found:
-    said = trace(pipeline, stream)
+    said = trace(enrolled() if stream.tiers else pipeline, stream)
     about = about | {"alpha": pipeline.fold.evidence.alpha}
     records = [judged(about, name, said, stream.start) for name in said.alarms]
     if published and "," not in about["attack"]:  # the plain attacks

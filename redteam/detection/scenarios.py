@@ -138,7 +138,7 @@ class Scenario:
 
     @cached_property
     def hostile(self) -> Mapping[str, Callable[[], Stream]]:
-        """Attack streams by name."""
+        """Attack streams by name. Thieves that are ``enrolled`` have the tiers of honest clients."""
         found: dict[str, Callable[[], Stream]] = {}
         for family in self.families:
             found[f"knockoff {family}"] = partial(self._knockoff, family)
@@ -156,6 +156,12 @@ class Scenario:
                 self._after, found[f"knockoff {family}"]
             )
         found["jbda, after honest rows"] = partial(self._after, found["jbda"])
+        family = self.unseen[0]
+        for condition, count in self._enrolled.items():
+            tiers = tuple(f"{condition} {thief % count}" for thief in range(self.size.thieves))
+            found[f"knockoff {family}, enrolled for {condition}"] = partial(
+                _with_tiers, found[f"knockoff {family}"], tiers
+            )
         return found
 
     @cached_property

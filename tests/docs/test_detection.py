@@ -67,10 +67,12 @@ def test_honest_clients_come_with_the_bound_of_none_of_so_many(measured: list[Re
 
 def test_attacks_are_told_apart_by_what_else_the_client_sends(measured: list[Record]) -> None:
     names = ["jbda", "jbda, after honest rows", "knockoff x, 20% of rows", "jbda, 64 accounts"]
-    measured += [record(attack=name) for name in [*names, "none"]]
+    enrolled = "knockoff x, enrolled for slow drift"
+    measured += [record(attack=name) for name in [*names, enrolled, "none"]]
 
     assert detection.plain_attacks() == names[:1]
     assert detection.diluted_attacks() == names[1:3]
+    assert detection.enrolled_attacks() == [enrolled]
 
 
 def test_a_campaign_shows_who_was_named(measured: list[Record]) -> None:

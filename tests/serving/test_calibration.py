@@ -177,6 +177,36 @@ def test_a_tier_with_rows_of_its_own_gets_a_bound_of_its_own() -> None:
     assert detector.tolerated("another") == detector.tolerated("default")
 
 
+def bound_of_a_tier(*shades: float, honest: float = 0.001) -> float:
+    """What clients may reach whose tier enrolled with such rows, where all others send ``honest`` ones."""
+    victim, detectors = TinyVictim(), (Bright(),)
+    learned = calibration.learn(victim, detectors, grey(*[honest] * 3000).numpy())
+    enrolled = calibration.enrol(victim, detectors, grey(*shades).numpy(), learned, "own")
+    return float(enrolled["bright"]["tolerated.own"][0])
+
+
+def test_a_tier_that_drifts_may_reach_what_it_does_at_its_worst() -> None:
+    """The last tenth of the rows is bright; in another order no stretch is."""
+    mixed = ([0.02] * 9 + [0.5]) * 99  # one less than what is heard as a class of its own
+
+    assert bound_of_a_tier(*sorted(mixed)) > 0.49
+    assert bound_of_a_tier(*mixed) < 0.3
+
+
+def test_a_tier_never_makes_its_clients_suspect() -> None:
+    tight, others = [0.0] * 100_000, 0.2
+
+    assert bound_of_a_tier(*tight, honest=others) == measured(Bright(), grey(*[others] * 3000))
+
+
+def test_a_tier_of_few_scores_is_one_stretch() -> None:
+    """A hundred scores or less say nothing of a tenth of them."""
+    short, long = bound_of_a_tier(*[0.0] * 199), bound_of_a_tier(*[0.0] * 1000)
+
+    assert short < 0.08
+    assert 0.04 < long < 0.08
+
+
 def test_the_bound_of_a_tier_is_written_and_read(tmp_path: Path) -> None:
     own = {"bright": {"tolerated": np.ones(1), "tolerated.partner": np.zeros(1)}}
     calibration.write(tmp_path / "c", own, "")

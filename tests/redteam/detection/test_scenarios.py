@@ -37,6 +37,18 @@ def test_who_enrols_has_a_tier_and_rows_of_its_own_that_are_held_out(
     assert min(likeness) > 0.9
 
 
+def test_a_thief_may_have_enrolled_as_an_honest_client_does(scenario: Scenario) -> None:
+    tiers = dict(scenario.enrolment()).keys()
+    names = [name for name in scenario.hostile if "enrolled" in name]
+    streams = [scenario.hostile[name]() for name in names]
+
+    assert names[0] == "knockoff notmnist, enrolled for near duplicates"
+    assert len(names) == 3
+    for stream in streams:
+        assert set(stream.tiers) <= tiers
+        assert len(stream.tiers) == len(stream.order)
+
+
 def test_every_attack_can_be_made(scenario: Scenario) -> None:
     made = {name: make() for name, make in scenario.hostile.items()}
 
