@@ -12,6 +12,9 @@ from rich.table import Table
 from serving.cli import err, out, progress_bar
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from redteam.attacks.attack import Progress
     from redteam.theft.order import Order
 
 
@@ -20,13 +23,17 @@ def _option(help_: str, *names: str) -> Any:
 
 
 Name = Annotated[
-    str, typer.Argument(help="The attack, such as knockoff; i2i where pictures are translated.")
+    str,
+    typer.Argument(
+        help="The attack, such as knockoff; i2i where pictures are translated, gan where they are drawn."
+    ),
 ]
 Target = Annotated[str, _option("Where the gateway is: http://HOST:PORT.")]
 Model = Annotated[str, _option("The name of the model there.")]
 Budget = Annotated[int, _option("Rows that may be sent; all of them are counted.")]
 Judged = Annotated[
-    Path, _option("Pictures that judge the clone: .npz, labelled but for i2i.", "--eval")
+    Path | None,
+    _option("Pictures that judge the clone: .npz, labelled but for i2i; none of gan.", "--eval"),
 ]
 Out = Annotated[Path, _option("A folder; the same command goes on from what it holds.", "--out")]
 Surrogate = Annotated[Path | None, _option("The thief's own pictures: .npz or .npy.")]
@@ -56,6 +63,11 @@ AskEval = Annotated[
     bool, _option("Ask the target about these too, for the agreement.", "--ask-eval")
 ]
 EvalKey = Annotated[str, _option("Ask about them with this key, not with the first one.")]
+By = Annotated[str, _option("Of gan: name pictures by latents or by seeds.", "--by")]
+Features = Annotated[
+    Path | None,
+    _option("Of gan: a classifier of mantlet train, in whose features copies are judged."),
+]
 Protocol = Annotated[str, _option("v2 (tensors as bytes), v2-json or v1.")]
 Batch = Annotated[int, _option("Rows in one request.")]
 Concurrency = Annotated[int, _option("Requests of an account at once.")]
@@ -68,8 +80,8 @@ def attack(
     target: Target,
     model: Model,
     budget: Budget,
-    eval_: Judged,
     out_: Out,
+    eval_: Judged = None,
     surrogate: Surrogate = None,
     key: Keys = [],
     keys_file: KeysFile = None,
@@ -89,6 +101,8 @@ def attack(
     eval_rows: JudgedRows = ":",
     ask_eval: AskEval = False,
     eval_key: EvalKey = "",
+    by: By = "latents",
+    features: Features = None,
     protocol: Protocol = "v2",
     batch: Batch = 32,
     concurrency: Concurrency = 1,
@@ -97,31 +111,33 @@ def attack(
 ) -> None:
     """Steal from a running gateway of your own, and tell what the clone is worth."""
     options = {option.rstrip("_"): value for option, value in locals().items() if option != "json_"}
-    from redteam.theft.order import PICTURES, Order
+    from redteam.theft.order import Order
 
     order = Order.of(**options)
-    steal = _of_pictures(order) if order.name == PICTURES else _of_classes(order)
+    steal = _theft(order)
     with progress_bar("attacking") as bar:
-        task = bar.add_task("rows", total=budget)
-
-        def show(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
-
-        told = steal(order.out, ask_with=order.asks_with, progress=show)
+        told = steal(partial(_shown, bar))
     _tell(told, json_)
 
 
-def _of_classes(order: "Order") -> Callable[..., dict[str, Any]]:
-    from redteam.theft import attacking
-    from redteam.theft.order import prepared
+def _theft(order: "Order") -> Callable[[Callable[[str], "Progress"]], dict[str, Any]]:
+    """What is ordered, checked and not begun; it is told how to show the progress of what it names."""
+    from redteam.theft import attacking, generators, pictures
+    from redteam.theft.order import GENERATORS, PICTURES, prepared
 
-    return partial(attacking.run, *prepared(order))
+    if order.name == GENERATORS:
+        buy = partial(generators.run, *generators.prepared(order), order.out)
+        return lambda shown: buy(progress=shown("pictures"), learning=shown("updates"))
+    if order.name == PICTURES:
+        steal = partial(pictures.run, *pictures.prepared(order))
+    else:
+        steal = partial(attacking.run, *prepared(order))
+    return lambda shown: steal(order.out, ask_with=order.asks_with, progress=shown("rows"))
 
 
-def _of_pictures(order: "Order") -> Callable[..., dict[str, Any]]:
-    from redteam.theft import pictures
-
-    return partial(pictures.run, *pictures.prepared(order))
+def _shown(bar: "Bar", what: str) -> "Progress":
+    task = bar.add_task(what, total=None)
+    return lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:
@@ -129,6 +145,7 @@ def _tell(told: dict[str, Any], as_json: bool) -> None:
     table = Table("measure", "value")
     shown = ["ended", "rows", "floats", "rows_learned", "clone_accuracy", "agreement", "verdict"]
     shown += ["psnr_learned", "psnr_to_target", "psnr_unchanged"]
+    shown += ["pictures", "fid_clone_victim", "seconds"]
     for name in filter(told.__contains__, shown):
         table.add_row(name.replace("_", " "), "-" if told[name] is None else str(told[name]))
     if as_json:

@@ -13,8 +13,7 @@ from mantlet.errors import ConfigError
 from mantlet.gan_training import Gan, GanSettings, fit_gan, untrained
 from redteam.attacks.metropolis import calibrated, selected
 from redteam.attacks.washing import Wash
-from redteam.client.oracle import Oracle, Refused
-from redteam.client.over_http import OverHttp
+from redteam.client.oracle import Came, Oracle, Refused
 from redteam.learning import seeded
 
 Progress = Callable[[int, int], None]
@@ -22,7 +21,10 @@ Progress = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """Sells pictures: ``draw`` gives (n, C, H, W) in [0, 1], each for ``times`` rows; ``rows`` counts what was asked."""
+    """Sells pictures: ``draw`` gives (n, C, H, W) in [0, 1], each for ``times`` rows; ``rows`` counts what was asked.
+
+    Raises `Refused`, with the pictures of this draw that came nonetheless.
+    """
 
     @property
     def rows(self) -> int: ...
@@ -50,14 +52,22 @@ class ByLatents:
 
     def draw(self, count: int) -> Tensor:
         latents = torch.randn(count, self.size, generator=self.generator)
-        return torch.stack([self.oracle.query(latents) for _ in range(self.times)]).mean(dim=0)
+        return _mean(lambda: self.oracle.query(latents), self.times)
+
+
+class Generating(Protocol):
+    """Gives the (rows, C, H, W) pictures of a seed, and counts rows."""
+
+    @property
+    def rows(self) -> int: ...
+    def generate(self, seed: int, rows: int) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
 class BySeeds:
-    """Pictures over HTTP for seeds that the thief draws, a seed a request, as clients without latents ask for them."""
+    """Pictures for seeds that the thief draws, a seed a request, as clients without latents ask for them."""
 
-    oracle: OverHttp
+    oracle: Generating
     generator: torch.Generator
     times: int = 1
 
@@ -67,7 +77,21 @@ class BySeeds:
 
     def draw(self, count: int) -> Tensor:
         seed = int(torch.randint(2**31, (), generator=self.generator))
-        return torch.stack([self.oracle.generate(seed, count) for _ in range(self.times)]).mean(0)
+        return _mean(lambda: self.oracle.generate(seed, count), self.times)
+
+
+def _mean(ask: Callable[[], Tensor], times: int) -> Tensor:
+    """The mean of (n, ...) answers to one question; where one is refused, that of the others goes with it."""
+    told: list[Tensor] = []
+    for _ in range(times):
+        try:
+            told.append(ask())
+        except Refused as refusal:
+            came = refusal.came
+            if told:
+                came = Came(torch.arange(len(told[0])), torch.stack(told).mean(dim=0))
+            raise Refused(str(refusal), came) from refusal
+    return torch.stack(told).mean(dim=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +106,16 @@ class Knowledge:
 
 @dataclass(frozen=True, slots=True)
 class Haul:
-    """What the theft of a generator brings home: the clone, the pictures it learned from, the rows sent, why it ended."""
+    """What the theft of a generator brings home: the clone, the pictures it learned from, the rows sent, why it ended.
+
+    ``bought`` are the pictures as they came, ``pictures`` what became of them.
+    """
 
     clone: Gan
     pictures: Tensor
     rows: int
     ended: str
+    bought: Tensor
 
 
 class GanTheft(BaseModel):
@@ -123,9 +151,11 @@ class GanTheft(BaseModel):
         generator: torch.Generator,
         knowledge: Knowledge = Knowledge(),
         progress: Progress = lambda done, total: None,
+        learning: Progress = lambda done, total: None,
     ) -> Haul:
         """Buy pictures for ``budget`` rows and train; a refusal ends the buying alone.
 
+        ``progress`` is told of pictures as they come, ``learning`` of the updates of the training.
         Raises `ConfigError` where too few pictures came for one batch, or where answers are no pictures.
         """
         bought, ended = self.buy(source, budget, progress)
@@ -135,8 +165,14 @@ class GanTheft(BaseModel):
                 f"attack 'gan' has {len(pictures)} pictures, and a batch is {self.training.batch}: {ended}"
             )
         start = self._untrained(pictures.shape[1], generator) if self.architecture else None
-        clone = fit_gan(pictures, self.training, generator, start=start)
-        return Haul(clone, pictures, source.rows, ended)
+        clone = fit_gan(
+            pictures,
+            self.training,
+            generator,
+            start=start,
+            progress=lambda now: learning(now.step, now.steps),
+        )
+        return Haul(clone, pictures, source.rows, ended, bought)
 
     def _untrained(self, channels: int, generator: torch.Generator) -> Gan:
         settings = {"latent": self.training.latent} | self.settings
@@ -154,6 +190,7 @@ class GanTheft(BaseModel):
             try:
                 parts.append(_pictures(source.draw(min(self.request, wanted - came))))
             except Refused as refusal:
+                parts += [] if refusal.came is None else [_pictures(refusal.came.answers)]
                 return _joined(parts), str(refusal)
             came += len(parts[-1])
             progress(came, wanted)

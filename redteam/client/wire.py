@@ -28,7 +28,7 @@ SLACK = 1e-3
 class Model:
     """What a target says of a model: its input, ``shape`` of one row, and ``classes`` where it answers scores.
 
-    The sides of pictures are -1 where the model takes any.
+    ``made`` is the shape of one picture where it answers pictures. Sides of pictures are -1 where they may be any.
     """
 
     input: str
@@ -36,6 +36,7 @@ class Model:
     shape: tuple[int, ...]
     output: str
     classes: int | None
+    made: tuple[int, ...] = ()
 
 
 def model(body: bytes, of: str) -> Model:
@@ -51,7 +52,8 @@ def model(body: bytes, of: str) -> Model:
         )
     classes = scores[-1] if len(scores) == 2 and scores[-1] > 1 else None
     name, output = str(first.get("name")), str(answer.get("name"))
-    return Model(name, first["datatype"], tuple(shape[1:]), output, classes)
+    made = tuple(scores[1:]) if len(scores) == 4 else ()
+    return Model(name, first["datatype"], tuple(shape[1:]), output, classes, made)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from mantlet.data import Images
 from mantlet.errors import MantletError, TargetError
 from redteam import measures
 from redteam.attacks.attack import Attack, Loot, Progress
+from redteam.attacks.gan import GanTheft
 from redteam.attacks.megex import Megex
 from redteam.attacks.translation import I2i, PictureMeans
 from redteam.client.accounts import Rotate, Turns
@@ -71,7 +72,7 @@ class Target:
 class Thief:
     """An attack, its rows and its tricks: ``times`` jittered repeats of a row, a ``share`` of ``cover``."""
 
-    attack: Attack | I2i
+    attack: Attack | I2i | GanTheft
     means: Means | PictureMeans
     budget: int
     seed: int = 0
@@ -105,7 +106,20 @@ class Thief:
             oracle = Averaging(oracle, times=self.times, jitter=self.jitter, generator=generator)
         return oracle
 
-    def sized(self, target: Target) -> Attack | I2i:
+    def asking(self, account: OverHttp) -> Oracle:
+        """An account, as the rows of this attack are put to it."""
+        return account
+
+    def steal(
+        self, oracle: Oracle, target: Target, generator: torch.Generator, progress: Progress
+    ) -> Any:
+        """What the attack brings home, from an oracle that its tricks stand around."""
+        attack: Any = self.sized(target)  # with means of its own kind
+        return attack.run(
+            oracle, self.means, budget=self.budget, generator=generator, progress=progress
+        )
+
+    def sized(self, target: Target) -> Attack | I2i | GanTheft:
         """The attack with requests that go out at once, repeats and cover among them.
 
         All that was answered when one is refused is on the tape, and the clone learns from it.
@@ -171,7 +185,7 @@ def stolen(
     generator = torch.Generator().manual_seed(thief.seed)
     with ExitStack() as stack:
         accounts = [stack.enter_context(target.account(key)) for key in target.credentials]
-        whole = (Turns if target.split else Rotate)(accounts)
+        whole = (Turns if target.split else Rotate)([thief.asking(one) for one in accounts])
         tape = stack.enter_context(Tape(whole, out / TAPE, thief.header(target)))
         told = _told(target, thief, measured) | {
             "accounts": len(accounts),
@@ -180,10 +194,7 @@ def stolen(
         loot, failure = None, None
         try:
             oracle = thief.tricks(_Stoppable(tape), generator)
-            attack: Any = thief.sized(target)  # with means of its own kind
-            loot = attack.run(
-                oracle, thief.means, budget=thief.budget, generator=generator, progress=progress
-            )
+            loot = thief.steal(oracle, target, generator, progress)
         except (MantletError, KeyboardInterrupt) as error:
             failure = error
             told["ended"] = str(error) or "interrupted"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -22,6 +22,10 @@ from serving.settings import assign
 
 PICTURES = "i2i"
 """The attack on models that translate, which `redteam.theft.pictures` prepares."""
+GENERATORS = "gan"
+"""The attack on models that generate, which `redteam.theft.generators` prepares."""
+By = Literal["latents", "seeds"]
+"""How a generator is asked for a picture."""
 
 
 class Order(BaseModel):
@@ -32,9 +36,9 @@ class Order(BaseModel):
     name: str
     target: str
     model: str
-    eval: Path
     out: Path
     budget: PositiveInt
+    eval: Path | None = None
     surrogate: Path | None = None
     key: tuple[str, ...] = ()
     keys_file: Path | None = None
@@ -54,6 +58,8 @@ class Order(BaseModel):
     eval_rows: str = ":"
     ask_eval: bool = False
     eval_key: str = ""
+    by: By = "latents"
+    features: Path | None = None
     protocol: Protocol = "v2"
     batch: PositiveInt = 32
     concurrency: PositiveInt = 1
@@ -93,6 +99,15 @@ class Order(BaseModel):
         keys = self.aim.keys
         return (keys[0] if keys else "") if self.ask_eval else None
 
+    @property
+    def judges(self) -> Path:
+        """The file that judges the clone; raises `ConfigError` where there is none."""
+        if self.eval is None:
+            raise ConfigError(
+                f"attack '{self.name}' has nothing to judge its clone by; give --eval"
+            )
+        return self.eval
+
 
 def prepared(order: Order) -> tuple[Target, Thief, Images]:
     """Everything that a theft needs, read and checked; the target is asked what it is, and no row is sent."""
@@ -100,9 +115,11 @@ def prepared(order: Order) -> tuple[Target, Thief, Images]:
     require_own(order.out)
     target = order.aim
     model = look(target)
-    judged = pictures(order.eval, "eval", model, split="test", rows=parse_rows(order.eval_rows))
+    judged = pictures(order.judges, "eval", model, split="test", rows=parse_rows(order.eval_rows))
     if judged.y is None:
-        raise ConfigError(f"eval '{order.eval}' has no labels; give a .npz with x_test and y_test")
+        raise ConfigError(
+            f"eval '{order.judges}' has no labels; give a .npz with x_test and y_test"
+        )
     thief = Thief(
         attack,
         _means(order, attack, model, judged),
@@ -147,7 +164,9 @@ def parse_attack(name: str, sets: Iterable[str], *, label_only: bool = False) ->
     """An attack by its type, with ``field=value`` settings (YAML values, a.b for a field of a field)."""
     known = attacks.known()
     if name not in known:
-        raise ConfigError(f"attack '{name}' is unknown; {did_you_mean(name, [*known, PICTURES])}")
+        raise ConfigError(
+            f"attack '{name}' is unknown; {did_you_mean(name, [*known, PICTURES, GENERATORS])}"
+        )
     raw = parsed(sets)
     if label_only:
         raw["treatments"] = [{"type": "labels"}, *raw.get("treatments", [])]

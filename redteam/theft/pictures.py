@@ -37,7 +37,7 @@ def prepared(order: Order) -> tuple[Target, Thief, Tensor]:
         )
     choice = {"split": order.surrogate_split, "rows": parse_rows(order.surrogate_rows)}
     pool = _rows(order.surrogate, "surrogate", model, **choice)
-    judged = _rows(order.eval, "eval", model, split="test", rows=parse_rows(order.eval_rows))
+    judged = _rows(order.judges, "eval", model, split="test", rows=parse_rows(order.eval_rows))
     cover = None if order.cover is None else _rows(order.cover, "cover", model)
     for what, rows in (("eval", judged), ("cover", cover)):
         if rows is not None and rows.shape[1] != pool.shape[1]:

@@ -17,7 +17,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway with keys, in front of one model in several guises."""
     folder = tmp_path_factory.mktemp("target")
     named = {"hasty": "hasty", "frugal": "frugal"}
-    with gateway(folder, targets.CONFIG, clients=60, tiers=named) as started:
+    with gateway(folder, targets.CONFIG, clients=120, tiers=named) as started:
         yield started
 
 

@@ -16,6 +16,13 @@ TRANSLATOR = {
         "settings": {"scale": 2, "channels": 3, "width": 32, "depth": 2},
     }
 }
+DRAWN = {
+    "victim": {
+        "type": "torch",
+        "weights": str(Path(__file__).parents[2] / "configs/models/mnist-dcgan.safetensors"),
+        "architecture": "dcgan",
+    }
+}
 DENYING = [{"name": "all"}, {"name": "out", "rows": 100, "deny_s": 3600}]
 CONFIG: dict[str, Any] = {
     "identity": {"open": False},
@@ -27,6 +34,8 @@ CONFIG: dict[str, Any] = {
         "denying": PLAIN | {"policy": DENYING},
         "digits": GENERATOR,
         "enlarged": TRANSLATOR,
+        "drawn": DRAWN,
+        "drawn-denying": DRAWN | {"policy": DENYING},
     },
 }
 QUICK = ("--set", "training.steps=40", "--set", "request=32", "--clone-set", "width=4")
