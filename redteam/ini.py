@@ -1,6 +1,7 @@
 """What training with Isolation and Induction is worth: the same thieves at a trained and a plain victim.
 
-Run as: python -m redteam.ini --data FOLDER --work FOLDER --out docs/results/ini.json
+Run as: python -m redteam.ini --data FOLDER --work FOLDER --out docs/results/ini.json, and again with
+--ablate for the terms one at a time, or with --family fashion and a file of its own.
 """
 
 import time
@@ -30,8 +31,9 @@ from redteam.learning import Means, Training, Transfer
 from redteam.measures import accuracy, clone_scores, rounded, spread
 from redteam.pools import Pools, arguments
 
-RECIPE = Path(__file__).parents[1] / "configs/recipes/mnist-ini.yaml"
-TRAINED_ON = "fashion"
+RECIPES = Path(__file__).parents[1] / "configs/recipes"
+TRAINED_ON = {"mnist": "fashion", "fashion": "mnist"}
+"""The foreign family that training sees, by the victim's own; recipes are named after that."""
 UNSEEN = ("notmnist", "omniglot")
 """Families that neither training nor any choice of its settings has seen."""
 TUNED_ON = "cifar"
@@ -40,28 +42,16 @@ OWN = "own"
 """The control: held-out rows of the victim's own kind."""
 BUDGET = 10_000
 Record = Mapping[str, Any]
-ABLATIONS: Mapping[str, Mapping[str, object]] = {
-    "gamma only": {"delta": 0.0, "epsilon": 0.0},
-    "delta only": {"gamma": 0.0, "epsilon": 0.0},
-    "epsilon only": {"gamma": 0.0, "delta": 0.0},
-    "published": {
-        "warm_start": None,
-        "combine": "pcgrad",
-        "induced": "student",
-        "gamma": 0.3,
-        "delta": 1.0,
-        "epsilon": 1000.0,
-        "normalised": False,
-        "drawn": (),
-        "momentum": 0.5,
-        "weight_decay": 1e-3,
-        "schedule": "steps",
-        "lr": 0.1,
-        "batch": 128,
-        "foreign_batch": 128,
-    },
+TERMS = ("gamma", "delta", "epsilon")
+SHORT: Mapping[str, object] = {"epochs": 1, "drawn_rows": 15_000}
+"""What every arm of the ablation has in place of the recipe's."""
+ARMS: Mapping[str, Mapping[str, object]] = {
+    "none": {"defended": False},
+    **{f"{kept} only": {term: 0.0 for term in TERMS if term != kept} for kept in TERMS},
+    "all": {},
 }
-"""What differs from the recipe: one term at a time, and the settings of the authors' code."""
+"""What differs from the short recipe: no term, one at a time, and all of them."""
+ABLATED_WITH = ("notmnist", TUNED_ON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +65,10 @@ class Bench:
     budget: int = BUDGET
     training: Training = field(default_factory=Training)
     say: Callable[[str], None] = print
-    ablations: bool = True
+    family: str = "mnist"
 
     def weights_of(self, name: str) -> Path:
-        """The file of a victim: ``ini`` is the recipe's output, ``plain`` its baseline, or one of `ABLATIONS`.
+        """The file of a victim: ``ini`` is the recipe's output, ``plain`` its baseline, or one of `ARMS`.
 
         What is not there yet is trained into the work folder.
         """
@@ -87,12 +77,11 @@ class Bench:
         path = self.work / f"{name.replace(' ', '-')}.safetensors"
         if not path.is_file():
             self.say(f"training {name}")
-            changes: Mapping[str, object] = {"ini": {}, "plain": {"defended": False}, **ABLATIONS}[
-                name
-            ]
-            recipe = IniRecipe.model_validate(self.recipe.model_dump() | dict(changes))
-            foreign = [self.pools.path(TRAINED_ON)] if recipe.defended else []
-            making.make(recipe, self.pools.path("mnist"), foreign, output=path)
+            whole: Mapping[str, Mapping[str, object]] = {"ini": {}, "plain": {"defended": False}}
+            changes = {**SHORT, **ARMS[name]} if name in ARMS else whole[name]
+            recipe = IniRecipe.model_validate({**self.recipe.model_dump(), **changes})
+            foreign = [self.pools.path(TRAINED_ON[self.family])] if recipe.defended else []
+            making.make(recipe, self.pools.path(self.family), foreign, output=path)
         return path
 
     def victim(self, name: str) -> nn.Module:
@@ -104,7 +93,7 @@ class Bench:
     def pool(self, family: str) -> Tensor:
         """All pictures of a family, or the held-out rows of the victim's own."""
         if family == OWN:
-            held = self.pools.pictures("mnist", "train")[-self.recipe.holdout :]
+            held = self.pools.pictures(self.family, "train")[-self.recipe.holdout :]
             return as_inputs(held)
         return as_inputs(
             np.concatenate([self.pools.pictures(family, s) for s in ("train", "test")])
@@ -115,48 +104,55 @@ def main() -> None:
     """Run what is not yet in the work folder, and write the records and the card."""
     parser = arguments(__doc__, "ini")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--no-ablations", action="store_true", help="they are trained anew, slowly")
+    parser.add_argument("--family", choices=TRAINED_ON, default="mnist")
+    parser.add_argument("--ablate", action="store_true", help="the terms one at a time, no more")
     asked = parser.parse_args()
     try:
-        bench = Bench(
-            Pools(asked.data),
-            asked.work,
-            IniRecipe.load(RECIPE),
-            asked.seeds,
-            ablations=not asked.no_ablations,
-        )
+        recipe = IniRecipe.load(RECIPES / f"{asked.family}-ini.yaml")
+        bench = Bench(Pools(asked.data), asked.work, recipe, asked.seeds, family=asked.family)
         asked.work.mkdir(parents=True, exist_ok=True)
-        found = measure(bench)
+        found = {"ablation": ablated(bench)} if asked.ablate else measure(bench)
     except ConfigError as error:
         parser.error(str(error))
-    asked.out.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    other = orjson.loads(asked.out.read_bytes()) if asked.out.is_file() else {}
+    asked.out.write_bytes(orjson.dumps({**other, **found}, option=orjson.OPT_INDENT_2) + b"\n")
     beside = bench.recipe.output.with_suffix(".md")
-    if beside.is_file():
+    if not asked.ablate and beside.is_file():
         beside.write_text(with_protection(beside.read_text("utf-8"), table(found)), "utf-8")
 
 
 def measure(bench: Bench) -> dict[str, Any]:
     """Everything: ``victims`` (accuracy, entropy, latency), and ``records``, a line a clone."""
-    test = Images(
-        bench.pools.pictures("mnist", "test") / np.float32(255), bench.pools.labels("mnist", "test")
-    )
-    about, records = [], []
-    for name in ("plain", "ini", *(ABLATIONS if bench.ablations else ())):
-        network = bench.victim(name)
-        about.append(_about(bench, name, network, test))
-        grid = [(family, labels) for family in (*UNSEEN, TUNED_ON, OWN) for labels in (False, True)]
-        seeds = bench.seeds
-        if name in ABLATIONS:
-            grid, seeds = [(family, False) for family in UNSEEN], seeds[:1]
-        for family, labels in grid:
-            records += [_stolen(bench, name, network, test, (family, labels, s)) for s in seeds]
+    grid = [(family, labels) for family in (*UNSEEN, TUNED_ON, OWN) for labels in (False, True)]
     return {
         "weights": weights.fingerprint(bench.weights_of("ini")),
         "clone": {"architecture": "lenet", "width": 8, **bench.training.model_dump()},
         "milliseconds": _milliseconds(bench),
-        "victims": about,
-        "records": records,
+        **_robbed(bench, ("plain", "ini"), grid),
     }
+
+
+def ablated(bench: Bench) -> dict[str, Any]:
+    """Every arm of `ARMS` by the same short recipe, robbed of soft answers: ``recipe``, ``victims``, ``records``."""
+    grid = [(family, False) for family in ABLATED_WITH]
+    return {"recipe": dict(SHORT), **_robbed(bench, tuple(ARMS), grid)}
+
+
+def _robbed(
+    bench: Bench, names: Sequence[str], grid: Sequence[tuple[str, bool]]
+) -> dict[str, list[Record]]:
+    """Victims, and a clone of each by every family, answers as labels or not, and seed."""
+    pools, family = bench.pools, bench.family
+    test = Images(pools.pictures(family, "test") / np.float32(255), pools.labels(family, "test"))
+    about, records = [], []
+    for name in names:
+        network = bench.victim(name)
+        about.append(_about(bench, name, network, test))
+        for kind, labels in grid:
+            records += [
+                _stolen(bench, name, network, test, (kind, labels, seed)) for seed in bench.seeds
+            ]
+    return {"victims": about, "records": records}
 
 
 def _about(bench: Bench, name: str, network: nn.Module, test: Images) -> Record:

@@ -202,7 +202,7 @@ def _of_attacker(plan: Plan, attacker: Attacker, defense: str) -> dict[str, Any]
     settings = attacker.model_dump(include=names)
     attack = attack_of(plan, attacker, defense)
     told = [chains.told(attack), *map(chains.told, attack.treatments)]
-    return {**settings, "told": told, "clone": plan.clone.model_dump()}
+    return {**settings, "told": told, "clone": (attacker.clone or plan.clone).model_dump()}
 
 
 def _outcomes(
@@ -255,6 +255,7 @@ def measure(rows: Rows, cell: Cell) -> Record:
     """Steal once, and judge the clone."""
     plan, place = rows.bench.plan, rows.bench.place
     attacker, target = plan.attackers[cell.attacker], plan.victims[cell.victim]
+    clone = attacker.clone or plan.clone
     began = perf_counter()
     chain, honest, memories = rows.row(cell.victim, cell.defense)
     pipeline = chain.pipeline
@@ -264,8 +265,8 @@ def measure(rows: Rows, cell: Cell) -> Record:
     means = Means(
         chains.pool(target, attacker, place, shape=shape, rng=rng),
         pipeline.victim.classes,
-        plan.clone.architecture,
-        plan.clone.settings,
+        clone.architecture,
+        clone.settings,
     )
     at_once = plan.sent_at_once(cell.defense)
     house = House(pipeline, chain.search, memories, at_once, attacker.tier)

@@ -18,6 +18,7 @@ from mantlet.data import parse_rows
 from mantlet.errors import ConfigError, MantletError
 from mantlet.plugin import Plugin
 from redteam import others
+from redteam.composing import composed
 from redteam.detection.streams import as_inputs
 from redteam.grid.plan import Attacker, Plan, Target
 from redteam.pools import Pools
@@ -216,17 +217,18 @@ def pool(
     shape: tuple[int, ...],
     rng: np.random.Generator,
 ) -> Tensor:
-    """(n, *shape) float32: what the thief has, in an order of its own."""
+    """(n, *shape) float32: what the thief has or makes of it, in an order of its own."""
     if attacker.data == "none":
         return torch.zeros(0, *shape)
     if attacker.data == "own":
-        return own_rows(target, place, shape=shape, rng=rng)
-    pictures = [
-        place.pools.pictures(family, split, shape)
-        for family in attacker.families or target.foreign
-        for split in _splits(family)
-    ]
-    return as_inputs(_mixed(np.concatenate(pictures), rng))
+        rows = own_rows(target, place, shape=shape, rng=rng)
+    else:
+        families = attacker.families or target.foreign
+        every = [place.pools.pictures(name, s, shape) for name in families for s in _splits(name)]
+        rows = as_inputs(_mixed(np.concatenate(every), rng))
+    if not attacker.composed:
+        return rows
+    return composed(rows, MOST, torch.Generator().manual_seed(int(rng.integers(2**31))))
 
 
 def own_rows(

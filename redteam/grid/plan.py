@@ -106,18 +106,34 @@ class Protection(Section):
         return self
 
 
+class Clone(Section):
+    """The thief's network."""
+
+    architecture: str = "lenet"
+    settings: dict[str, int | float | str | bool] = {"width": 8}
+
+    @model_validator(mode="after")
+    def _builds(self) -> "Clone":
+        _buildable(self.architecture, {"classes": 10, **self.settings})
+        return self
+
+
 class Attacker(Section):
     """Who steals: an attack, its data, and what else it does that a plain thief does not.
 
     ``accounts`` are used in turns (``split``), or one after the other is denied (``rotate``).
     ``adaptive`` ones know the defense; of them the table shows the strongest. ``undo`` is a treatment that
-    is told the settings of the row's first defense. ``against`` and ``victims`` name the only rows that it
-    attacks; all where they are empty.
+    is told the settings of the row's first defense. ``composed`` pictures are put together from its own
+    (`redteam.composing`), ``clone`` stands in place of the plan's. ``against`` and ``victims`` name the
+    only rows that it attacks; all where they are empty.
     """
 
     attack: AnyAttack
     data: Literal["foreign", "own", "none"] = "foreign"
     families: tuple[Family, ...] = ()
+    # left out where they are not given, so that thefts that were done without them keep their names
+    composed: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
+    clone: Annotated[Clone | None, Field(exclude_if=lambda given: given is None)] = None
     adaptive: bool = False
     undo: Literal["inverse", "bayes"] | None = None
     tier: str = "default"
@@ -158,18 +174,6 @@ class Floor(Section):
         if self.most is not None and value > self.most:
             return f"{where}: {self.measure} {value} is over {self.most}"
         return ""
-
-
-class Clone(Section):
-    """The thief's network."""
-
-    architecture: str = "lenet"
-    settings: dict[str, int | float | str | bool] = {"width": 8}
-
-    @model_validator(mode="after")
-    def _builds(self) -> "Clone":
-        _buildable(self.architecture, {"classes": 10, **self.settings})
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The bench of trained victims, at the size of a toy."""
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,10 +54,9 @@ def found(bench: Bench) -> dict[str, Any]:
 def test_every_victim_is_robbed_by_every_family(found: dict[str, Any]) -> None:
     thefts = {(r["victim"], r["attacker_data"], r["label_only"]) for r in found["records"]}
 
-    assert len(thefts) == len(found["records"]) == 2 * 4 * 2 + len(ini.ABLATIONS) * 2
+    assert len(thefts) == len(found["records"]) == 2 * 4 * 2
     assert ("ini", "own", False) in thefts
-    assert ("gamma only", "omniglot", False) in thefts
-    assert [v["victim"] for v in found["victims"]] == ["plain", "ini", *ini.ABLATIONS]
+    assert [v["victim"] for v in found["victims"]] == ["plain", "ini"]
 
 
 def test_what_was_measured_is_not_measured_again(bench: Bench, found: dict[str, Any]) -> None:
@@ -66,11 +67,37 @@ def test_what_was_measured_is_not_measured_again(bench: Bench, found: dict[str, 
     assert not [line for line in said if line.startswith(("training", "ini-", "plain-"))]
 
 
-def test_ablations_may_be_left_out(bench: Bench, found: dict[str, Any]) -> None:
-    short = ini.measure(replace(bench, ablations=False))
+def test_each_term_is_left_alone_once_beside_none_and_all(bench: Bench) -> None:
+    arms = ["none", "gamma only", "delta only", "epsilon only", "all"]
+    found = ini.ablated(replace(bench, seeds=(0, 1)))
 
-    assert [v["victim"] for v in short["victims"]] == ["plain", "ini"]
-    assert short["records"] == found["records"][:16]
+    assert [v["victim"] for v in found["victims"]] == arms
+    assert {(r["victim"], r["attacker_data"], r["seed"]) for r in found["records"]} == {
+        (arm, family, seed) for arm in arms for family in ("notmnist", "cifar") for seed in (0, 1)
+    }
+    assert len({bench.weights_of(arm).read_bytes() for arm in arms}) == len(arms)
+
+
+def test_the_command_keeps_the_part_of_the_results_that_it_was_not_asked_for(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "ini.json"
+    out.write_text('{"records": ["kept"], "ablation": "old"}')
+    monkeypatch.setattr(ini, "Bench", lambda *_, **__: bench)
+    given = ["--data", str(bench.pools.folder), "--work", str(bench.work), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["ini", *given, "--ablate"])
+    ini.main()
+    written = json.loads(out.read_text())
+
+    assert written["records"] == ["kept"]
+    assert len(written["ablation"]["records"]) == len(ini.ARMS) * 2
+
+
+def test_a_victim_of_clothes_is_trained_on_clothes(bench: Bench, tmp_path: Path) -> None:
+    clothes = replace(bench, family="fashion", work=tmp_path)
+
+    assert clothes.weights_of("plain").read_bytes() != bench.weights_of("plain").read_bytes()
+    assert len(clothes.pool(ini.OWN)) == bench.recipe.holdout
 
 
 def test_the_table_has_a_line_a_thief(found: dict[str, Any]) -> None:

@@ -71,6 +71,18 @@ def test_a_changed_defense_runs_its_own_cells_anew_and_no_others(tmp_path: Path)
     assert steps == 2
 
 
+def test_an_attacker_with_a_clone_of_its_own_is_run_anew_and_steals_otherwise(
+    tmp_path: Path,
+) -> None:
+    _, plain = counted(made(tmp_path))
+    wide = {"attack": "knockoff", "data": "own", "clone": {"settings": {"width": 3}}}
+    ran, found = counted(made(tmp_path, attackers={"own": wide}))
+
+    assert ran == len(found.records) == 2
+    assert found.records[0]["kl"] != plain.records[0]["kl"]
+    assert found.records[0]["benign_accuracy"] == plain.records[0]["benign_accuracy"]
+
+
 def test_a_record_says_what_the_clone_is_worth_and_what_honest_clients_get(tmp_path: Path) -> None:
     _, found = counted(made(tmp_path))
     none, rounded = found.records

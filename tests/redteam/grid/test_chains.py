@@ -150,6 +150,24 @@ def test_a_thief_has_foreign_pictures_its_own_or_none(smoke: Plan, place: Place)
     assert not own & {picture.tobytes() for picture in judged.numpy()}
 
 
+def test_a_thief_may_put_other_pictures_together_from_its_own(smoke: Plan, place: Place) -> None:
+    given = {"attack": "knockoff", "families": ["mnist-test"]}
+    plain, composed, again = (
+        chains.pool(
+            smoke.victims["mnist"],
+            Attacker.model_validate({**given, "composed": on}),
+            place,
+            shape=SHAPE,
+            rng=np.random.default_rng(0),
+        )
+        for on in (False, True, True)
+    )
+
+    assert len(composed) == chains.MOST > len(plain)
+    assert (composed > 0).double().mean() > (plain > 0).double().mean()
+    assert (composed == again).all()
+
+
 def test_rows_that_are_not_there_are_told(smoke: Plan, place: Place) -> None:
     target = Target.model_validate(
         {

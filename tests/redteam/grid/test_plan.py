@@ -123,7 +123,7 @@ def test_a_plan_that_is_no_plan_is_refused(tmp_path: Path) -> None:
         plan.load(tmp_path / "folder.yaml", {"models": None})
 
 
-@pytest.mark.parametrize("name", ["smoke", "protection", "controls", "cifar"])
+@pytest.mark.parametrize("name", ["smoke", "protection", "fashion", "controls", "cifar"])
 def test_the_plans_that_ship_are_plans(root: Path, name: str, tmp_path: Path) -> None:
     found = plan.load(root / f"configs/bench/{name}.yaml", {"models": tmp_path, "work": tmp_path})
 
