@@ -1,11 +1,15 @@
 """Pictures of a suspect generator: from a folder or an array, drawn by a model file, or asked of a server."""
 
+import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import orjson
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -13,6 +17,7 @@ from torch import Tensor
 from mantlet.errors import ConfigError, VictimError
 from mantlet.plugin import Setup
 from mantlet.types import Task, Victim
+from serving.encoding import NPY
 from serving.ownership import ADDRESS
 from serving.victims.base import VictimPlugin
 from serving.victims.onnx import OnnxVictim
@@ -21,7 +26,10 @@ from serving.victims.upstream import UpstreamVictim
 from serving.watermarking import TAKEN, opened
 
 ROWS = 32
-"""Latents that a model is asked at once."""
+"""Latents, or pictures of a seed, that a model is asked at once."""
+VERB = re.compile(r"(https?://.+)/v1/models/([^/:]+):generate/?")
+SLACK = 1e-3
+"""How far outside [0, 1] pictures of a server may lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +61,18 @@ def pictures_of(
     """At most ``count`` pictures of a suspect, in batches (n, C, H, W) in [0, 1] as they come.
 
     ``name`` is a folder of pictures, a .zip, .npz or .npy, a picture (as `opened` takes them), a .safetensors or
-    .onnx generator, or the address of a served one; a model draws for the normal latents of ``seed``. ``like`` says what a server without metadata takes. Raises
-    `ConfigError` for what holds and makes no pictures.
+    .onnx generator, or the address of a served one; a model draws for the normal latents of ``seed``, and where the
+    address ends with ``:generate`` for seeds that follow from it. ``like`` says what a server without metadata takes.
+    Raises `ConfigError` for what holds and makes no pictures.
     """
     path = Path(name)
     if path.is_dir() or path.suffix.lower() in TAKEN:
         batches = opened([path], split=opening.split, rows=opening.rows)
         yield from first((batch.images for batch in batches), count)
+        return
+    verb = VERB.fullmatch(name)
+    if verb:
+        yield from _generated(verb[1], verb[2], count, opening, seed)
         return
     untold = {} if like is None else _shapes(like)
     with closing(open_model(name, opening, untold=untold)) as model:
@@ -72,7 +85,8 @@ def pictures_of(
             if not isinstance(model, UpstreamVictim) or model.protocol == "v2":
                 raise
             raise ConfigError(
-                f"suspect '{name}' was asked by :predict, as V1 has it: {error}; if it speaks V2, give"
+                f"suspect '{name}' was asked by :predict, as V1 has it: {error}; if it draws by number and seed,"
+                f" give {model.url}/v1/models/{model.model}:generate, and if it speaks V2,"
                 f" {model.url}/v2/models/{model.model}"
             ) from error
 
@@ -124,6 +138,48 @@ def _model(
 
 def _shapes(like: Victim) -> dict[str, Any]:
     return {"input_shape": like.input.shape, "output_shape": like.output_shape}
+
+
+class _Verb(UpstreamVictim):
+    """A server whose ``:generate`` is asked by number and seed, as `serving.api_images` answers it."""
+
+    def load(self, setup: Setup) -> None:
+        self._start()
+
+    def draw(self, rows: int, seed: int) -> Tensor:
+        """(rows, C, H, W) pictures in [0, 1] of a seed."""
+        url = f"{self.url}/v1/models/{self.model}:generate"
+        body = orjson.dumps({"n": rows, "seed": seed})
+        headers = {"Content-Type": "application/json", "Accept": NPY}
+        _, answer = self._call(self._send("POST", url, body, headers))
+        try:
+            found = np.load(io.BytesIO(answer), allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ConfigError(f"suspect '{url}' answers no .npy, which it was asked for") from error
+        if getattr(found, "dtype", None) == np.uint8:
+            found = found / 255
+        if getattr(found, "ndim", 0) != 4 or len(found) != rows or found.shape[1] not in (1, 3):
+            said = getattr(found, "shape", "several arrays")
+            raise ConfigError(
+                f"suspect '{url}' answers {said} to {rows}; wanted ({rows}, 1 or 3, H, W)"
+            )
+        if found.dtype.kind != "f" or not (found.min() >= -SLACK and found.max() <= 1 + SLACK):
+            raise ConfigError(f"suspect '{url}' answers numbers that are no pictures in [0, 1]")
+        return torch.from_numpy(found.astype(np.float32)).clamp(0, 1)
+
+
+def _generated(url: str, served: str, count: int, opening: Opening, seed: int) -> Iterator[Tensor]:
+    about = {"name": "suspect", "protocol": "v1", "headers": opening.headers}
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        asked = _Verb.model_validate({"type": "upstream", "url": url, "model": served, **about})
+    except ValidationError as error:
+        raise ConfigError(f"suspect '{url}': {error.errors()[0]['msg']}") from None
+    with closing(asked):
+        asked.load(Setup(torch.device("cpu"), b""))
+        for first_ in range(0, count, ROWS):
+            drawn = int(torch.randint(2**31, (), generator=generator))
+            yield asked.draw(min(ROWS, count - first_), drawn)
 
 
 def _drawn(model: VictimPlugin, count: int, seed: int) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Pictures of a suspect, whatever it is; what holds and makes none is named."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from mantlet import architectures, weights
 from mantlet.errors import ConfigError, VictimError, WeightsError
 from serving.suspects import Opening, first, pictures_of
 from serving.victims.onnx import OnnxVictim
-from tests.e2e.harness import GENERATOR, gateway
+from tests.e2e.harness import GENERATOR, PLAIN, gateway
+from tests.e2e.upstream_servers import HostileServer, saying
 from tests.helpers import SETUP
 
 GAN = Path(GENERATOR["victim"]["weights"])
@@ -86,6 +88,56 @@ def test_a_server_is_asked(tmp_path: Path) -> None:
     assert torch.allclose(batch, wanted, atol=1e-4)
 
 
+def test_a_server_of_v1_is_asked_by_number_and_seed(tmp_path: Path) -> None:
+    config = {"identity": {"open": True}, "models": {"digits": GENERATOR, "mnist": PLAIN}}
+    with gateway(tmp_path, config) as running:
+        address = f"{running.url}/v1/models/digits:generate"
+        batch, again, other = (torch.cat(list(pictures_of(address, 40, seed=n))) for n in (0, 0, 1))
+        with pytest.raises(VictimError, match="400"):
+            list(pictures_of(f"{running.url}/v1/models/mnist:generate", 4))
+
+    assert batch.shape == (40, 1, 28, 28)
+    assert 0 <= float(batch.min()) < 0.1 < 0.9 < float(batch.max()) <= 1
+    assert len(batch.flatten(1).unique(dim=0)) == 40
+    assert torch.equal(batch, again)
+    assert not torch.equal(batch, other)
+
+
+@pytest.mark.parametrize(
+    ("answer", "telling"),
+    [
+        (b"{}", "answers no .npy"),
+        (np.zeros((4, 10), np.float32), r"answers \(4, 10\) to 4; wanted \(4, 1 or 3, H, W\)"),
+        (np.zeros((3, 1, 8, 8), np.float32), "to 4; wanted"),
+        (np.full((4, 1, 8, 8), 7.0), r"no pictures in \[0, 1\]"),
+        (np.full((4, 1, 8, 8), np.nan), r"no pictures in \[0, 1\]"),
+        (np.zeros((4, 1, 8, 8), np.int64), r"no pictures in \[0, 1\]"),
+    ],
+)
+def test_a_verb_that_gives_no_pictures_is_named(answer: bytes | np.ndarray, telling: str) -> None:
+    with (
+        HostileServer(
+            answer=saying(answer if isinstance(answer, bytes) else npy(answer))
+        ) as server,
+        pytest.raises(ConfigError, match=telling),
+    ):
+        list(pictures_of(f"{server.url}/v1/models/m:generate", 4))
+
+
+def test_bytes_of_pictures_are_taken_as_such() -> None:
+    with HostileServer(answer=saying(npy(np.full((4, 1, 8, 8), 255, np.uint8)))) as server:
+        (batch,) = pictures_of(f"{server.url}/v1/models/m:generate", 4)
+
+    assert torch.equal(batch, torch.ones(4, 1, 8, 8))
+
+
+def npy(array: np.ndarray) -> bytes:
+    """As a file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def test_what_makes_no_pictures_is_named(tmp_path: Path, folder: Path) -> None:
     lenet = tmp_path / "lenet.safetensors"
     weights.save(architectures.build("lenet", {}), lenet, {})
@@ -113,7 +165,7 @@ def test_the_v2_address_is_told_where_v1_gives_no_pictures(tmp_path: Path) -> No
     own.load(SETUP)
     with (
         gateway(tmp_path, config) as running,
-        pytest.raises(ConfigError, match=f"give {running.url}/v2/models/digits"),
+        pytest.raises(ConfigError, match=f"/v1/models/digits:generate, .* {running.url}/v2/models"),
     ):
         list(pictures_of(f"{running.url}/v1/models/digits", 4, like=own))
 
