@@ -13,15 +13,15 @@ PARALLEL = 1e-6
 
 
 class LinearInterpolation(Anchored):
-    """Replaces a latent by a point between two consecutive ones of the identity's ``anchors``.
+    """Replaces a latent by a point between two of the identity's ``anchors``, which come in fixed pairs.
 
-    ``z' = (sin((1-t)w) a + sin(tw) b) / sin w`` with w the angle between anchors a and b = the next one,
-    the last's next being the first. Source: Hu and Pang, "Stealing machine learning models: attacks and
-    countermeasures for generative adversarial networks", ACSAC 2021, where a batch of n pictures has two
-    free latents. Two deviations: their segments are straight, ours are arcs (Shoemake, 1985), because a
-    straight mix of normal latents shrinks, to half the squared norm in the middle, and a generator without
-    normalisation then draws badly for honest clients; and anchors are drawn by key for whoever pays, in place of
-    each batch's own, because batches and accounts are free.
+    ``z' = (sin((1-t)w) a + sin(tw) b) / sin w`` with w the angle between a and b, anchors 2i and 2i + 1. Source:
+    Hu and Pang, "Stealing machine learning models: attacks and countermeasures for generative adversarial
+    networks", ACSAC 2021, where a batch of n pictures has two free latents. Two deviations: their segments are
+    straight, ours are arcs (Shoemake, 1985), because a straight mix of normal latents shrinks, to half the squared norm
+    in the middle, and a generator without normalisation then draws badly for honest clients; and anchors are drawn by
+    key for whoever pays, in place of each batch's own, because batches and accounts are free. Every anchor has one
+    segment: more segments between the same anchors would show a thief more, and serve clients little better.
 
     However many rows an identity asks for, its pictures come from ``anchors`` independent latents:
     coverage of what can be stolen ends there, and each single picture stays as likely as any other.
@@ -33,14 +33,13 @@ class LinearInterpolation(Anchored):
 
     type: Literal["linear_interpolation"] = "linear_interpolation"
     anchors: Annotated[int, Field(ge=2, le=10**9)] = 500
-    """Independent latents of an identity."""
+    """Independent latents of an identity; the last of an odd number has no pair, and is not used."""
     points: Annotated[int, Field(ge=0, le=10**6)] = 9
     """Points inside a segment that are used, evenly apart; 0: any."""
 
     def place(self, owners: Sequence[str], dice: np.ndarray, size: int) -> np.ndarray:
-        number = chosen(dice[:, 0], self.anchors)
-        start = self.drawn(owners, number, size)
-        end = self.drawn(owners, (number + 1) % self.anchors, size)
+        number = 2 * chosen(dice[:, 0], self.anchors // 2)
+        start, end = self.drawn(owners, number, size), self.drawn(owners, number + 1, size)
         along = dice[:, 1]
         if self.points:
             along = (1 + chosen(along, self.points)) / (self.points + 1)
