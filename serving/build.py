@@ -113,6 +113,7 @@ def open_events(
         folder=settings.data_dir,
         secret=secret_of(settings),
         clock=clock,
+        most=settings.events_file_mib << 20,
         metrics=metrics,
         sender=sender,
     )

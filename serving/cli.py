@@ -169,12 +169,23 @@ def keys_revoke(
 
 
 @events_app.command("verify")
-def events_verify(config: ConfigArgument, set_: SetOption = []) -> None:  # typer reads it
+def events_verify(
+    config: ConfigArgument,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files of the log that were put away and then moved, in their order."),
+    ] = None,
+    first: Annotated[
+        int, typer.Option("--from", help="The first record that must be there.", min=1)
+    ] = 1,
+    set_: SetOption = [],  # typer reads it
+) -> None:
     """Check that no event in the log of CONFIG's gateway was changed, moved, put in or taken out."""
     from serving import build, settings
     from serving.app import wall_clock
 
-    report = build.open_events(settings.load(config, set_), wall_clock).verify()
+    log = build.open_events(settings.load(config, set_), wall_clock)
+    report = log.verify(files or (), first)
     for problem in report.problems:
         err.print(f"mantlet: {problem}", markup=False)
     if report.problems:

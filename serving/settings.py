@@ -245,6 +245,8 @@ class Settings(Section):
     """While the store is away: ``closed`` answers 503, ``serve`` goes by what it last knew."""
     events: str = "jsonl:///events.jsonl"
     """Where events are kept: ``jsonl:///FILE`` or ``sqlite:///FILE``, relative to ``data_dir``."""
+    events_file_mib: PositiveInt = 64
+    """A file of JSON lines that is larger is put away, and the chain goes on in a new one."""
     webhook: Webhook | None = None
     """Who else is told of events."""
     remember_s: PositiveFloat = 180 * 86_400.0

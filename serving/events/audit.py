@@ -64,17 +64,28 @@ def _known(chain: Chain, head: bytes) -> Tip | None:
 
 
 def check(
-    chain: Chain, lines: Iterable[bytes], head: bytes | None, *, unfinished: int, where: str
+    chain: Chain,
+    files: Iterable[tuple[str, Iterable[bytes]]],
+    head: bytes | None,
+    *,
+    unfinished: int,
+    where: str,
+    first: int = 1,
 ) -> Report:
-    """Follow the whole chain and compare its end with the head."""
-    walk = _Walk(chain, where)
+    """Follow the chain through ``files``, names with lines in their order, and compare its end with the head.
+
+    Records before number ``first`` may be missing, and are not looked at. ``where`` names the log.
+    """
+    walk = _Walk(chain, where, first, Tip(first - 1, NEW.hash))
     walk.take_head(head)
-    for line in lines:
-        walk.take(line)
+    for name, lines in files:
+        walk.where, walk.position = name, 0
+        for line in lines:
+            walk.take(line)
     walk.end()
     if walk.untold:
         walk.problems.append(f"{where}: and {walk.untold} more such problems")
-    return Report(walk.position - walk.broken, walk.tip, unfinished, tuple(walk.problems))
+    return Report(walk.good, walk.tip, unfinished, tuple(walk.problems))
 
 
 @dataclass(slots=True)
@@ -83,11 +94,12 @@ class _Walk:
 
     chain: Chain
     where: str
-    tip: Tip = NEW
+    first: int
+    tip: Tip
     known: Tip = NEW
     position: int = 0
+    good: int = 0
     unsure: int = 0
-    broken: int = 0
     problems: list[str] = field(default_factory=list)
     untold: int = 0
 
@@ -105,9 +117,11 @@ class _Walk:
             record = self.chain.parse(line)
         except Broken as error:
             self.unsure += 1
-            self.broken += 1
             self._tell_line(f"{error}")
             return
+        if record.number < self.first:
+            return
+        self.good += 1
         wanted = self.tip.count + 1
         if record.number < wanted:
             self._tell_line(
@@ -118,7 +132,7 @@ class _Walk:
             self._tell_line(
                 f"before record {record.number}, {_gap(wanted, record.number - 1)} missing"
             )
-        elif record.number == wanted and record.previous != self.tip.hash:
+        elif record.number == wanted and record.previous != self.tip.hash and wanted != self.first:
             self._tell_line(f"record {record.number} does not follow from the one before it")
         self._compare(record)
         self.tip, self.unsure = record.tip, 0
@@ -134,6 +148,8 @@ class _Walk:
         if last < self.known.count:
             gap = _gap(last + 1, self.known.count)
             self._tell(f"ends after line {self.position}: {gap} missing")
+        elif last < self.first and self.first > 1:
+            self._tell(f"ends with record {self.known.count}, and {self.first} was to be the first")
 
     def _tell_line(self, problem: str) -> None:
         self._tell(f"line {self.position}: {problem}")

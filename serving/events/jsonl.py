@@ -4,8 +4,9 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mantlet.errors import ConfigError, StoreError
 from serving.events import audit
@@ -22,25 +23,59 @@ class JsonlFile:
     Who appends holds a lock on the folder and looks at the end of the file anew, so it does not matter
     who wrote last, or died while it did. A write reaches the system in one step, without waiting for
     the disk: it survives the process, and a power failure may take the last ones.
+
+    A file of more than ``most`` bytes is put away before the next event: it gets the number of its last record
+    as a name, ``FILE.5000``, and the chain goes on in a new one. It is read and checked for as long as it lies there.
     """
 
-    def __init__(self, path: Path, chain: Chain) -> None:
+    def __init__(self, path: Path, chain: Chain, most: int | None = None) -> None:
         self._path = path
         self._head_path = path.with_name(path.name + ".head")
         self._torn_path = path.with_name(path.name + ".torn")
         self._chain = chain
+        self._most = most
 
     def append(self, entries: Sequence[tuple[float, Event]], at: float) -> list[Record]:
         """Write events with their times, after one that tells of a repair made at ``at``."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with alone(self._path.parent), self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
-                return self._append(file, list(entries), at)
+            with alone(self._path.parent):
+                self._put_away()
+                with self._open(os.O_RDWR | os.O_CREAT | os.O_APPEND) as file:
+                    return self._append(file, list(entries), at)
         except OSError as error:
             raise StoreError(f"events '{self._path}' cannot be written: {error}") from error
 
+    def _put_away(self) -> None:
+        """Give a file that is too large the number of its last record as a name, so that a new one is begun.
+
+        One with a line without an end is mended first, and put away at the next event.
+        """
+        if self._most is None or not self._path.exists() or self._path.stat().st_size <= self._most:
+            return
+        with self._open(os.O_RDONLY) as file:
+            end, last = _tail(file)
+            whole = end == os.fstat(file).st_size
+        found = NUMBER.match(last or b"")
+        if whole and found:
+            kept = self._path.with_name(f"{self._path.name}.{int(found[1])}")
+            if not kept.exists():
+                self._path.rename(kept)
+
+    def _kept(self) -> list[tuple[int, Path]]:
+        """Files that were put away, with the number of their last record, in the order of it."""
+        names = (
+            path.name.removeprefix(f"{self._path.name}.") for path in self._path.parent.iterdir()
+        )
+        numbers = sorted(int(name) for name in names if name.isdecimal() and name.isascii())
+        return [(n, self._path.with_name(f"{self._path.name}.{n}")) for n in numbers]
+
     def _append(self, file: int, entries: list[tuple[float, Event]], at: float) -> list[Record]:
         end, last = _tail(file)
+        kept = self._kept() if last is None else []
+        if kept:  # a process died after it put a file away
+            with kept[-1][1].open("rb") as before:
+                last = _tail(before.fileno())[1]
         head = self._head()
         torn = self._set_aside(file, end)
         tip, repaired = audit.resume(self._chain, last, head, torn=torn, where=str(self._path))
@@ -54,41 +89,45 @@ class JsonlFile:
         return records
 
     def lines(self, after: int) -> Iterator[bytes]:
-        """The lines of the records whose number is greater than ``after``."""
-        if not self._path.exists():
+        """The lines of the records whose number is greater than ``after``, of all files beside one another."""
+        if not self._path.parent.is_dir():
             return
-        with self._path.open("rb") as file:
-            low, high = 0, os.fstat(file.fileno()).st_size
-            while high - low > CHUNK:
-                file.seek((low + high) // 2)
-                file.readline()
-                start, found = file.tell(), NUMBER.match(file.readline())
-                if start < high and found and int(found[1]) <= after:
-                    low = start
-                else:
-                    high = (low + high) // 2
-            file.seek(low)
-            for line in file:
-                found = NUMBER.match(line)
-                if line.endswith(b"\n") and not (found and int(found[1]) <= after):
-                    yield line[:-1]
+        with ExitStack() as stack:
+            # opened before the others are listed: put away in between, it is among them
+            last = stack.enter_context(self._path.open("rb")) if self._path.exists() else None
+            for number, path in self._kept():
+                if number > after:
+                    with path.open("rb") as file:
+                        yield from _lines(file, after)
+                    after = number
+            if last is not None:
+                yield from _lines(last, after)
 
-    def verify(self) -> audit.Report:
-        """Check every record up to the end that the file has now."""
+    def verify(self, files: Sequence[Path] = (), first: int = 1) -> audit.Report:
+        """Check every record from number ``first`` up to the end that the file has now.
+
+        ``files`` were put away, and then moved from beside it; they come first, in their order.
+        """
         where = str(self._path)
         if not self._path.exists() and not self._head_path.exists():
             raise ConfigError(f"events '{where}': there are none; mantlet serve begins the log")
         try:
-            with alone(self._path.parent):
-                head = self._head()
-                if not self._path.exists():
-                    return audit.check(self._chain, (), head, unfinished=0, where=where)
-                with self._open(os.O_RDONLY) as file:
-                    end, _ = _tail(file)
-                    unfinished = os.fstat(file).st_size - end
-            with self._path.open("rb") as content:
-                lines = (line[:-1] for line in content if content.tell() <= end)
-                return audit.check(self._chain, lines, head, unfinished=unfinished, where=where)
+            with ExitStack() as stack:
+                end = unfinished = 0
+                with alone(self._path.parent):
+                    head, kept = self._head(), [path for _, path in self._kept()]
+                    now = (
+                        stack.enter_context(self._path.open("rb")) if self._path.exists() else None
+                    )
+                    if now is not None:
+                        end, _ = _tail(now.fileno())
+                        unfinished = os.fstat(now.fileno()).st_size - end
+                told = [(str(path), _whole(path)) for path in (*files, *kept)]
+                if now is not None:
+                    told.append((where, (line[:-1] for line in now if now.tell() <= end)))
+                return audit.check(
+                    self._chain, told, head, unfinished=unfinished, where=where, first=first
+                )
         except OSError as error:
             raise ConfigError(f"events '{where}' cannot be read: {error}") from error
 
@@ -144,6 +183,31 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _whole(path: Path) -> Iterator[bytes]:
+    """The lines of a file that was put away."""
+    with path.open("rb") as file:
+        for line in file:
+            yield line.removesuffix(b"\n")
+
+
+def _lines(file: BinaryIO, after: int) -> Iterator[bytes]:
+    """The whole lines of a file whose number is greater than ``after``."""
+    low, high = 0, os.fstat(file.fileno()).st_size
+    while high - low > CHUNK:
+        file.seek((low + high) // 2)
+        file.readline()
+        start, found = file.tell(), NUMBER.match(file.readline())
+        if start < high and found and int(found[1]) <= after:
+            low = start
+        else:
+            high = (low + high) // 2
+    file.seek(low)
+    for line in file:
+        found = NUMBER.match(line)
+        if line.endswith(b"\n") and not (found and int(found[1]) <= after):
+            yield line[:-1]
 
 
 def _tail(file: int) -> tuple[int, bytes | None]:

@@ -17,7 +17,7 @@ from serving.events.webhook import Sender
 from serving.metrics import Metrics
 
 log = structlog.get_logger(__name__)
-BY_SCHEME: Mapping[str, Callable[[Path, Chain], "Journal"]] = {
+BY_SCHEME: Mapping[str, Callable[[Path, Chain, int | None], "Journal"]] = {
     "jsonl": JsonlFile,
     "sqlite": SqliteFile,
 }
@@ -38,8 +38,8 @@ class Journal(Protocol):
     def lines(self, after: int) -> Iterator[bytes]:
         """The lines of the records whose number is greater than ``after``."""
 
-    def verify(self) -> Report:
-        """Check every record; `ConfigError` when there is no log."""
+    def verify(self, files: Sequence[Path] = (), first: int = 1) -> Report:
+        """Check every record from number ``first``, those in moved ``files`` too; `ConfigError` without a log."""
 
 
 class EventLog:
@@ -80,19 +80,20 @@ class EventLog:
         folder: Path,
         secret: bytes,
         clock: Callable[[], float],
+        most: int | None = None,
         metrics: Metrics | None = None,
         sender: Sender | None = None,
     ) -> "EventLog":
         """A log by URL: ``jsonl:///FILE`` or ``sqlite:///FILE``, with the file relative to ``folder``.
 
-        ``sender`` is given what this log wrote. Nothing is read or written before it is asked for.
+        A file of JSON lines of over ``most`` bytes is put away. ``sender`` is given what this log wrote. Nothing is read or written before it is asked for.
         """
         scheme, _, name = url.partition(":///")
         if scheme not in BY_SCHEME or not name:
             known = ", ".join(f"{known}:///FILE" for known in BY_SCHEME)
             raise ConfigError(f"events '{url}' is of no known kind; known: {known}")
         chain = Chain(secret)
-        journal = BY_SCHEME[scheme](folder / name, chain)
+        journal = BY_SCHEME[scheme](folder / name, chain, most)
         return cls(journal, chain, clock, metrics=metrics, sender=sender)
 
     def begin(self) -> None:
@@ -144,9 +145,12 @@ class EventLog:
                 count += 1
                 yield record
 
-    def verify(self) -> Report:
-        """Follow the whole chain; `ConfigError` when there is no log."""
-        return self._journal.verify()
+    def verify(self, files: Sequence[Path] = (), first: int = 1) -> Report:
+        """Follow the whole chain, or that from record ``first``; ``files`` were put away and then moved.
+
+        Raises `ConfigError` when there is no log.
+        """
+        return self._journal.verify(files, first)
 
     def flush(self, timeout_s: float = DRAIN_S) -> bool:
         """Wait until all that was recorded is written; whether it is."""

@@ -28,7 +28,8 @@ class SqliteFile:
     Records and head change in one transaction, so nothing is ever torn.
     """
 
-    def __init__(self, path: Path, chain: Chain) -> None:
+    def __init__(self, path: Path, chain: Chain, most: int | None = None) -> None:
+        del most  # rows of a table are taken out by their numbers
         self._path = path
         self._chain = chain
 
@@ -64,17 +65,21 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise StoreError(f"events '{self._path}' cannot be read: {error}") from error
 
-    def verify(self) -> audit.Report:
-        """Check every record that the table has now."""
+    def verify(self, files: Sequence[Path] = (), first: int = 1) -> audit.Report:
+        """Check every record from number ``first`` that the table has now; there are no other ``files``."""
         where = str(self._path)
+        if files:
+            raise ConfigError(
+                f"events '{where}' are a table, and none of it is in files; name none"
+            )
         if not self._path.exists():
             raise ConfigError(f"events '{where}': there are none; mantlet serve begins the log")
         try:
             with self._open("ro") as db:
                 db.execute("BEGIN")  # head and records of one moment
                 head = _head(db)
-                lines = _lines(db, -sys.maxsize)
-                return audit.check(self._chain, lines, head, unfinished=0, where=where)
+                told = [(where, _lines(db, -sys.maxsize))]
+                return audit.check(self._chain, told, head, unfinished=0, where=where, first=first)
         except sqlite3.Error as error:
             raise ConfigError(f"events '{where}' cannot be read: {error}") from error
 

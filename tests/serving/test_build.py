@@ -163,6 +163,19 @@ def test_events_are_written_counted_and_posted_to_whom_the_config_says(
     assert b"mantlet_webhook_failures_total 1.0" in scrape
 
 
+def test_event_files_are_as_large_as_the_config_says(root: Path, tmp_path: Path) -> None:
+    service = build.build_service(load(root, tmp_path, events_file_mib=1), lambda: 1000.0)
+    events = [Unban(client="c", name="n" * 200, tier="default", by="operator")] * 2500
+    service.events.write(*events)
+    service.events.write(events[0])
+    service.close()
+
+    kept = tmp_path / f"events.jsonl.{len(events)}"
+    assert kept.stat().st_size > 1 << 20
+    assert (tmp_path / "events.jsonl").stat().st_size < 1000
+    assert service.events.verify().problems == ()
+
+
 def test_an_event_log_of_another_secret_stops_the_start(root: Path, tmp_path: Path) -> None:
     for secret in ("a" * 16, "b" * 16):
         loaded = load(root, tmp_path, secret=secret)

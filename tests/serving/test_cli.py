@@ -245,6 +245,29 @@ def test_a_whole_chain_is_said_to_be_and_a_broken_one_named_by_line(
     )
 
 
+def test_a_chain_is_checked_over_files_and_from_a_record_on(
+    mantlet: Mantlet, gateway: Path, tmp_path: Path
+) -> None:
+    log, beside, moved = (tmp_path / name for name in ("events.jsonl", "events.jsonl.2", "old"))
+    for name in ("acme", "other"):
+        mantlet("keys", "create", "--client", name, "--config", gateway)
+    log.rename(beside)  # as the gateway does with a large file
+    mantlet("keys", "create", "--client", "third", "--config", gateway)
+    by_itself = mantlet("events", "verify", gateway)
+    listed = mantlet("events", "list", gateway).out
+    beside.rename(moved)
+
+    assert by_itself.out.startswith("3 events, chain whole")
+    assert "acme" in listed
+    assert mantlet("events", "verify", gateway) == Result(
+        2, "", f"mantlet: {log}: line 1: before record 3, records 1 to 2 are missing\n"
+    )
+    assert mantlet("events", "verify", gateway, moved).out.startswith("3 events, chain whole")
+    assert mantlet("events", "verify", gateway, "--from", "3").out.startswith(
+        "1 events, chain whole"
+    )
+
+
 def test_campaigns_are_told_for_people_and_for_machines(
     mantlet: Mantlet, root: Path, tmp_path: Path
 ) -> None:

@@ -36,8 +36,8 @@ def entries(*names: str) -> list[tuple[float, Event]]:
     return [(NOW, unban(name)) for name in names]
 
 
-def jsonl(folder: Path, secret: bytes = SECRET) -> JsonlFile:
-    return JsonlFile(folder / "events.jsonl", Chain(secret))
+def jsonl(folder: Path, secret: bytes = SECRET, most: int | None = None) -> JsonlFile:
+    return JsonlFile(folder / "events.jsonl", Chain(secret), most)
 
 
 def sqlite(folder: Path, secret: bytes = SECRET) -> SqliteFile:

@@ -19,7 +19,7 @@ places = st.integers(0, len(LINES) - 1)
 
 
 def checked(lines: list[bytes], head: bytes | None = HEAD) -> Report:
-    return check(CHAIN, lines, head, unfinished=0, where="log")
+    return check(CHAIN, [("log", lines)], head, unfinished=0, where="log")
 
 
 def problems(lines: list[bytes], head: bytes | None = HEAD) -> str:
@@ -93,10 +93,39 @@ def test_a_head_that_is_gone_or_edited_is_found() -> None:
 
 
 def test_problems_beyond_the_first_are_counted() -> None:
-    many = check(Chain(b"wrong"), LINES * 3, HEAD, unfinished=0, where="log").problems
+    told = [("log", LINES * 3)]
+    many = check(Chain(b"wrong"), told, HEAD, unfinished=0, where="log").problems
 
     assert len(many) == TOLD + 1
     assert many[-1] == f"log: and {len(LINES) * 3 + 1 - TOLD} more such problems"
+
+
+def test_a_chain_goes_on_from_file_to_file_in_their_order_alone() -> None:
+    one, two = ("one", LINES[:3]), ("two", LINES[3:])
+    whole = check(CHAIN, [one, two], HEAD, unfinished=0, where="log")
+    turned = check(CHAIN, [two, one], HEAD, unfinished=0, where="log")
+    lacking = check(CHAIN, [two], HEAD, unfinished=0, where="log")
+
+    assert whole == Report(8, RECORDS[-1].tip, 0, ())
+    assert turned.problems[0] == "two: line 1: before record 4, records 1 to 3 are missing"
+    assert "one: line 1: record 1 stands where 9 should" in turned.problems[1]
+    assert lacking.problems == ("two: line 1: before record 4, records 1 to 3 are missing",)
+
+
+@given(st.integers(1, 8), st.integers(0, 7))
+def test_records_before_the_first_one_that_counts_may_be_missing_or_not(
+    first: int, kept: int
+) -> None:
+    report = check(CHAIN, [("log", LINES[kept:])], HEAD, unfinished=0, where="log", first=first)
+
+    assert (report.problems == ()) == (kept < first)
+    assert report.tip == RECORDS[-1].tip
+
+
+def test_a_log_that_ends_before_the_first_record_that_counts_is_told() -> None:
+    report = check(CHAIN, [("log", LINES)], HEAD, unfinished=0, where="log", first=12)
+
+    assert report.problems == ("log: ends with record 8, and 12 was to be the first",)
 
 
 # --- where a log goes on ---

@@ -196,3 +196,140 @@ def test_a_log_of_another_secret_is_left_as_it_is(tmp_path: Path) -> None:
         jsonl(tmp_path, b"not " + SECRET).append(entries("b"), NOW)
 
     assert (tmp_path / "events.jsonl").read_bytes() == before
+
+
+# --- files that are put away ---
+
+SMALL = 600
+"""Bytes that two records have, and one has not."""
+
+
+def filled(folder: Path, rounds: int = 7) -> list[str]:
+    """A log in several files; their names, but for that of the head."""
+    for number in range(rounds):
+        jsonl(folder, most=SMALL).append(entries(f"n{number}"), NOW)
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".head")
+
+
+def test_a_file_that_is_too_large_is_put_away_and_the_chain_goes_on(tmp_path: Path) -> None:
+    files = filled(tmp_path)
+    report = jsonl(tmp_path).verify()
+
+    assert files == ["events.jsonl", "events.jsonl.2", "events.jsonl.4", "events.jsonl.6"]
+    assert (report.events, report.problems) == (7, ())
+    assert names(tmp_path) == [f"n{number}" for number in range(7)]
+    assert [len(list(jsonl(tmp_path).lines(after))) for after in (0, 1, 2, 5, 6, 7)] == [
+        7,
+        6,
+        5,
+        2,
+        1,
+        0,
+    ]
+    assert stat.S_IMODE((tmp_path / "events.jsonl.2").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("file", "telling"),
+    [
+        ("events.jsonl.2", "events.jsonl.4: line 1: before record 3, records 1 to 2 are missing"),
+        ("events.jsonl.4", "events.jsonl.6: line 1: before record 5, records 3 to 4 are missing"),
+        ("events.jsonl", "record 7 is missing"),
+    ],
+)
+def test_a_file_that_is_taken_away_is_missed(tmp_path: Path, file: str, telling: str) -> None:
+    filled(tmp_path)
+    (tmp_path / file).unlink()
+
+    assert telling in jsonl(tmp_path).verify().problems[0]
+
+
+def test_a_file_that_was_edited_after_it_was_put_away_is_named(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = tmp_path / "events.jsonl.4"
+    path.write_bytes(path.read_bytes().replace(b"n3", b"n9"))
+    (problem,) = jsonl(tmp_path).verify().problems
+
+    assert problem.endswith("events.jsonl.4: line 2: was edited, or sealed with another secret")
+
+
+def test_the_oldest_files_may_be_moved_or_thrown_away(tmp_path: Path) -> None:
+    filled(tmp_path)
+    moved = tmp_path / "attic" / "old"
+    moved.parent.mkdir()
+    (tmp_path / "events.jsonl.2").rename(moved)
+    jsonl(tmp_path, most=SMALL).append(entries("n7"), NOW)
+    with_it, without = jsonl(tmp_path).verify([moved]), jsonl(tmp_path).verify(first=3)
+
+    assert (with_it.events, with_it.problems) == (8, ())
+    assert (without.events, without.problems) == (6, ())
+    assert jsonl(tmp_path).verify().problems
+    with pytest.raises(ConfigError, match=r"cannot be read: .*none"):
+        jsonl(tmp_path).verify([tmp_path / "none"])
+
+
+def test_a_process_may_die_after_it_put_a_file_away(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    (tmp_path / "events.jsonl").rename(tmp_path / "events.jsonl.2")
+    at_death = jsonl(tmp_path).verify()
+    jsonl(tmp_path, most=SMALL).append(entries("n2"), NOW)
+
+    assert at_death.problems == ()
+    assert names(tmp_path) == ["n0", "n1", "n2"], "and no repair is told"
+    assert jsonl(tmp_path).verify().problems == ()
+
+
+def test_a_line_without_an_end_is_mended_before_its_file_is_put_away(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    with (tmp_path / "events.jsonl").open("ab") as dying:
+        dying.write(b'{"number":3,"ti')
+    for name in ("a", "b"):
+        jsonl(tmp_path, most=SMALL).append(entries(name), NOW)
+    told = [jsonl(tmp_path)._chain.parse(line).event.kind for line in jsonl(tmp_path).lines(0)]
+
+    assert told == ["unban", "unban", "repaired", "unban", "unban"]
+    assert (tmp_path / "events.jsonl.4").is_file()
+    assert jsonl(tmp_path).verify().problems == ()
+
+
+def test_no_file_takes_the_place_of_another(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    (tmp_path / "events.jsonl.2").write_bytes(b"of another log")
+    jsonl(tmp_path, most=SMALL).append(entries("n2"), NOW)
+
+    assert (tmp_path / "events.jsonl.2").read_bytes() == b"of another log"
+
+
+def test_what_is_put_away_while_a_log_is_read_is_read_once(tmp_path: Path) -> None:
+    filled(tmp_path)
+    reading = jsonl(tmp_path).lines(0)
+    read = [next(reading)]
+    for number in range(7, 12):
+        jsonl(tmp_path, most=SMALL).append(entries(f"n{number}"), NOW)
+    read += reading
+    numbers = [jsonl(tmp_path)._chain.parse(line).number for line in read]
+
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 7
+
+
+def test_processes_that_share_a_log_share_its_files(tmp_path: Path) -> None:
+    writer = WRITER.replace("jsonl(folder)", f"jsonl(folder, most={SMALL})")
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", writer, name, "30", str(tmp_path)], stdin=subprocess.PIPE
+        )
+        for name in ("one", "two")
+    ]
+    for process in both:
+        process.communicate(b"go\n", timeout=60)
+    report = jsonl(tmp_path).verify()
+
+    assert [process.returncode for process in both] == [0, 0]
+    assert (report.events, report.problems) == (180, ())
+    assert sorted(names(tmp_path)) == sorted(
+        f"{name}-{number}-{part}"
+        for name in ("one", "two")
+        for number in range(30)
+        for part in range(3)
+    )

@@ -37,8 +37,8 @@ class Slow:
     def lines(self, after: int) -> Iterator[bytes]:
         return self._file.lines(after)
 
-    def verify(self) -> Report:
-        return self._file.verify()
+    def verify(self, files: Sequence[Path] = (), first: int = 1) -> Report:
+        return self._file.verify(files, first)
 
 
 def slow_log(folder: Path, *, waiting: int = 3) -> tuple[EventLog, Slow, Metrics]:

@@ -61,6 +61,17 @@ def test_tampering_is_found_and_stays_found(folder: Path, change: str, problem: 
     assert sqlite(folder).verify().problems
 
 
+def test_the_oldest_records_may_be_thrown_away(folder: Path) -> None:
+    sql(folder, "DELETE FROM events WHERE number < 3")
+    sqlite(folder).append(entries("later"), NOW)
+    report = sqlite(folder).verify(first=3)
+
+    assert (report.events, report.problems) == (3, ())
+    assert "records 1 to 2 are missing" in sqlite(folder).verify().problems[0]
+    with pytest.raises(ConfigError, match="are a table, and none of it is in files"):
+        sqlite(folder).verify([folder / "events.jsonl"])
+
+
 def test_a_truncated_log_goes_on_and_tells(folder: Path) -> None:
     sql(folder, "DELETE FROM events WHERE number > 2")
     told, later = sqlite(folder).append(entries("e"), NOW)
