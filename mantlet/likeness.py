@@ -1,5 +1,7 @@
 """How alike two pictures look: the signal-to-noise ratio and structural similarity."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -79,16 +81,26 @@ def strength_within(pictures: Tensor, change: Tensor, least: float) -> Tensor:
 
 def added(pictures: Tensor, pattern: Tensor, power: float) -> Tensor:
     """Pictures with as much of the (B, 1, H, W) pattern as changes their mean square by ``power``."""
-    first = _level(power, pattern)
+    strength = _strength(pictures, pattern, power)
+    return torch.addcmul(pictures, strength, pattern).clamp(0, 1)
+
+
+@torch.no_grad()
+def _strength(pictures: Tensor, pattern: Tensor, power: float) -> Tensor:
+    """(B, 1, 1, 1) how much of a pattern changes a picture's mean square by ``power``."""
+    present = _norms(pattern).clamp_min_(NOTHING)
+    strength: Tensor = (power * math.prod(pattern.shape[1:])) ** 0.5 / present
+    wanted = (power * math.prod(pictures.shape[1:])) ** 0.5
+    most = STRONGEST * strength
+    darker, brighter = -pictures, 1 - pictures
     # Clipping leaves room. A change grows at most as its strength does, so it never exceeds the power.
-    strength = first
     for _ in range(2):
-        change = (pictures + strength * pattern).clamp(0, 1) - pictures
-        strength = torch.minimum(strength * _level(power, change), STRONGEST * first)
-    return (pictures + strength * pattern).clamp(0, 1)
+        change = torch.clamp(strength * pattern, darker, brighter)
+        strength = torch.minimum(strength.mul_(wanted).div_(_norms(change)), most)
+    return strength
 
 
-def _level(power: float, change: Tensor) -> Tensor:
-    """(B, 1, 1, 1) factor that brings the mean square of a row's change to ``power``."""
-    present = change.detach().square().mean(dim=(1, 2, 3), keepdim=True)
-    return (power / present.clamp(min=1e-12)).sqrt()
+def _norms(change: Tensor) -> Tensor:
+    """(B, 1, 1, 1) lengths of rows."""
+    lengths: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
+    return lengths

@@ -1,5 +1,6 @@
 """The bases of what an operator can plug in: a defense changes answers, a detector scores clients."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -125,9 +126,9 @@ class Defense(Plugin, ABC):
                 f" for {before.kind} {tuple(before.values.shape)}"
             )
         if after.kind is not Kind.PROBABILITIES:
-            if not bool(torch.isfinite(after.values).all()):
-                return "returned values that are not finite"
             low, high = (float(v) for v in after.values.aminmax())
+            if not math.isfinite(low + high):  # a value that is no number is both
+                return "returned values that are not finite"
             if after.kind is Kind.IMAGES and (low < 0 or high > 1):
                 return f"returned pixels from {low:.3g} to {high:.3g}; wanted 0 to 1"
             return None

@@ -19,7 +19,7 @@ PSNR_SMALL, PSNR = 38.0, 40.0
 SHARE_SMALL, SHARE = 0.3, 0.75
 """Share of the mark's energy that names the client: large pictures have room for both."""
 CACHED = 1024
-"""Clients whose signs are kept: 1 KiB each."""
+"""Clients whose signs and patterns are kept: 5 KiB each."""
 EMPHASIS = (0.6, 2.0)
 """The least and the most strength of a bit in a large picture."""
 
@@ -56,44 +56,56 @@ class Mark:
 
         Colours get the same change in all channels. Nothing of a row depends on other rows.
         """
-        own, drawn = zip(*map(self._own, clients), strict=True)
-        return self._marked(images, torch.stack(own), torch.stack(drawn))
+        at = {client: i for i, client in enumerate(dict.fromkeys(clients))}
+        made = [self._own(client, *images.shape[-2:]) for client in at]
+        if len(made) == 1:  # as most requests are
+            own, pattern = made[0]
+            return self._marked(images, own.expand(len(images), -1), pattern)
+        rows = torch.tensor([at[client] for client in clients])
+        own, pattern = (torch.cat(part)[rows] for part in zip(*made, strict=True))
+        return self._marked(images, own, pattern)
 
     def embed_bits(self, images: Tensor, bits: Tensor) -> Tensor:
         """Mark pictures with (B, BITS) signs of one's own in place of those that name clients."""
         own = self.key.carried(bits)
-        return self._marked(images, own, tiles(own))
+        return self._marked(images, own, self._mixed(own, *images.shape[-2:]))
 
-    def _made(self, client: str) -> tuple[Tensor, Tensor]:
-        """(COUNT,) signs of a client's mark, and the (TILE, TILE) pattern that they are."""
-        own = self.key.payload(client)
-        return own, tiles(own[None])[0]
+    def _made(self, client: str, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """(1, COUNT) signs of a client's mark, and the pattern of its pictures of that size, at most a tile of it."""
+        own = self.key.payload(client)[None]
+        return own, self._mixed(own, height, width)
 
-    def _marked(self, images: Tensor, own: Tensor, drawn: Tensor) -> Tensor:
-        small = max(images.shape[-2:]) <= SMALL
+    def _mixed(self, own: Tensor, height: int, width: int) -> Tensor:
+        """The model's pattern and that of (B, COUNT) signs, so much of a tile as a picture shows."""
+        share = self._share_at(height, width)
+        mixed: Tensor = (1 - share) ** 0.5 * self._model + share**0.5 * tiles(own)
+        return mixed[:, None, :height, :width].contiguous()
+
+    def _share_at(self, height: int, width: int) -> float:
+        if self._share is not None:
+            return self._share
+        return SHARE_SMALL if max(height, width) <= SMALL else SHARE
+
+    def _marked(self, images: Tensor, own: Tensor, pattern: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        small = max(height, width) <= SMALL
         asked = self._psnr or (PSNR_SMALL if small else PSNR)
-        share = self._share if self._share is not None else SHARE_SMALL if small else SHARE
-        seen = torch.ones(1)
-        if self._masking:
-            hidden = visibility(luma(images), black=self._black)
-            seen = torch.lerp(seen, hidden, self._masking)
+        seen = visibility(luma(images), masking=self._masking, black=self._black)
         power = 10 ** (-asked / 10) - ROUNDING
-
-        def marked(client: Tensor) -> Tensor:
-            pattern = (1 - share) ** 0.5 * self._model + share**0.5 * client
-            return added(images, _tiled(pattern, images) * seen, power)
-
-        first = marked(drawn)
-        return first if small or not share else marked(tiles(own * _emphasis(first, own)))
+        first = added(images, _tiled(pattern, images) * seen, power)
+        if small or not self._share_at(height, width):
+            return first
+        pattern = self._mixed(own * _emphasis(first, own), height, width)
+        return added(images, _tiled(pattern, images) * seen, power)
 
 
 def _tiled(pattern: Tensor, images: Tensor) -> Tensor:
-    """(B, TILE, TILE) patterns over (B, C, H, W) pictures: (B, 1, H, W)."""
-    height, width = images.shape[-2:]
-    if max(height, width) <= TILE:
-        return pattern[:, None, :height, :width].to(images)
-    down, across = (torch.arange(side) % TILE for side in (height, width))
-    return pattern[:, down[:, None], across].unsqueeze(1).to(images)
+    """(B, 1, H, W) of patterns, each repeated over its picture (B, C, H, W)."""
+    sides = images.shape[-2:]
+    if max(sides) <= TILE:
+        return pattern.to(images)
+    down, across = (torch.arange(side) % TILE for side in sides)
+    return pattern[..., down[:, None], across].to(images)
 
 
 def _emphasis(marked: Tensor, own: Tensor) -> Tensor:

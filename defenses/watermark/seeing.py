@@ -1,5 +1,9 @@
 """What an eye and a detector see of a picture: brightness, where a mark hides, and what is left of edges."""
 
+from functools import lru_cache
+
+import numpy as np
+import torch
 from torch import Tensor
 
 BUSY = 0.06
@@ -20,16 +24,25 @@ def luma(images: Tensor) -> Tensor:
     return (images * weights).sum(dim=1, keepdim=True)
 
 
-def visibility(brightness: Tensor, *, black: float = 1.0) -> Tensor:
+def visibility(brightness: Tensor, *, masking: float = 1.0, black: float = 1.0) -> Tensor:
     """(B, 1, H, W) how much of a mark each pixel hides: 0.5 on flat grey, 1 on flat black, up to 2.
 
     Contrast hides (Watson, 1993), and so do near black and near white, where the eye tells levels worse. On a
-    window that is black that is multiplied by ``black``, on a darker one than `DARK` by part of the way.
+    window that is black that is multiplied by ``black``, on a darker one than `DARK` by part of the way. With less
+    ``masking``, in [0, 1], all that is moved towards 1.
     """
-    mean, variance = _moments(brightness)
-    contrast = (variance.sqrt() / BUSY).clamp(max=2)
-    seen = 0.5 + 0.5 * contrast + 0.5 * (2 * mean - 1).square()
-    return seen if black == 1 else seen * (1 - (1 - black) * (1 - mean / DARK).clamp(min=0))
+    mean, seen = _moments(_roomy(brightness))
+    np.sqrt(np.clip(seen, 0, (2 * BUSY) ** 2, out=seen), out=seen)
+    seen *= masking * 0.5 / BUSY
+    fewer = (1 - black) * np.clip(1 - mean / DARK, 0, 1) if black < 1 else None
+    mean -= 0.5
+    mean *= mean
+    mean *= masking * 2
+    seen += mean
+    seen += 1 - masking * 0.5
+    if fewer is not None:
+        seen -= fewer * (seen - (1 - masking))
+    return _cropped(seen, brightness)
 
 
 def residual(brightness: Tensor) -> Tensor:
@@ -38,28 +51,65 @@ def residual(brightness: Tensor) -> Tensor:
     He, Sun and Tang, "Guided image filtering", 2010: where a window is flat its mean is taken away, where
     it holds an edge nearly everything is.
     """
-    mean, variance = _moments(brightness)
+    roomy = _roomy(brightness)
+    mean, variance = _moments(roomy)
+    variance = np.clip(variance, 0, None)
     slope = variance / (variance + EDGE**2)
-    smooth = _box(slope) * brightness + _box(mean * (1 - slope))
-    return (brightness - smooth).clamp(-LIMIT, LIMIT)
+    mean *= 1 - slope
+    slope, mean = _box(np.stack([slope, mean]))
+    return _cropped(np.clip(roomy - slope * roomy - mean, -LIMIT, LIMIT), brightness)
 
 
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    mean = _box(values)
-    return mean, (_box(values.square()) - mean.square()).clamp(min=0)
+def _roomy(brightness: Tensor) -> np.ndarray:
+    """(B, 1, H, W) to (B, H + 2, W + 2), framed with zeros."""
+    count, _, height, width = brightness.shape
+    roomy = np.zeros((count, height + 2, width + 2), np.float32)
+    roomy[:, 1:-1, 1:-1] = brightness[:, 0].numpy(force=True)
+    return roomy
 
 
-def _box(values: Tensor) -> Tensor:
-    """Means over windows of 3x3; those at the border hold fewer pixels."""
-    return _means(_means(values, -1), -2)
+def _cropped(roomy: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(roomy[:, None, 1:-1, 1:-1]).to(like)
 
 
-def _means(values: Tensor, dim: int) -> Tensor:
-    """Means with the neighbours along one axis: sums of slices, many times as fast as pooling."""
-    count = values.shape[dim] - 1
-    sums = values.clone()
-    sums.narrow(dim, 1, count).add_(values.narrow(dim, 0, count))
-    sums.narrow(dim, 0, count).add_(values.narrow(dim, 1, count))
-    shares = values.new_full((count + 1,), 1 / 3)
-    shares[0] = shares[-1] = 1 / min(2, count + 1)
-    return sums * (shares if dim == -1 else shares[:, None])
+def _moments(roomy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances within windows, which rounding may bring below 0."""
+    both = np.empty((2, *roomy.shape), np.float32)
+    both[0] = roomy
+    np.multiply(roomy, roomy, out=both[1])
+    mean, variance = _box(both)
+    variance -= mean * mean
+    return mean, variance
+
+
+def _box(roomy: np.ndarray) -> np.ndarray:
+    """Means over windows of 3x3, in place of what is framed with zeros; windows at the border hold fewer pixels.
+
+    The frame keeps rows and pictures apart that lie behind each other in memory, so that all pixels at once are added
+    to what lies beside them there: many times as fast as pooling, and twice as fast as the same slices in torch.
+    """
+    height, width = roomy.shape[-2:]
+    values = roomy.reshape(-1)
+    across = _beside(values, 1)
+    _beside(across, width, out=values[width + 1 : -width - 1])
+    roomy *= _shares(height - 2, width - 2)
+    return roomy
+
+
+def _beside(values: np.ndarray, step: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Sums of each but the first and last ``step`` values with those a ``step`` before and after."""
+    sums: np.ndarray = np.add(values[: -2 * step], values[step:-step], out=out)
+    sums += values[2 * step :]
+    return sums
+
+
+@lru_cache(maxsize=16)
+def _shares(height: int, width: int) -> np.ndarray:
+    """(H + 2, W + 2) one over the pixels in the window around each, in a frame of zeros."""
+    shares = []
+    for side in (height, width):
+        pixels = np.full(side, 3, np.float32)
+        pixels[0] -= 1
+        pixels[-1] -= 1
+        shares.append(np.pad(1 / pixels, 1))
+    return np.outer(*shares)

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from defenses.watermark.seeing import _box, luma, residual, visibility
+from defenses.watermark.seeing import _box, _cropped, _roomy, luma, residual, visibility
 
 
 def test_green_is_brightest_and_grey_is_itself() -> None:
@@ -30,6 +30,17 @@ def test_less_of_a_mark_may_be_on_black_and_as_much_elsewhere() -> None:
     assert [round(float(share.mean()), 5) for share in few] == [0.2, 0.6, 1.0]
 
 
+def test_without_masking_a_mark_is_everywhere_alike_and_with_half_of_it_half_way() -> None:
+    picture = torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    for black in (1.0, 0.2):
+        full, half, none = (
+            visibility(picture, masking=masking, black=black) for masking in (1.0, 0.5, 0.0)
+        )
+
+        assert torch.allclose(none, torch.ones(1))
+        assert torch.allclose(half, (full + 1) / 2, atol=1e-6)
+
+
 def test_of_an_edge_little_is_left_and_of_a_faint_pattern_most() -> None:
     faint = 0.01 * torch.sin(torch.arange(32) * 2.0).expand(1, 1, 32, 32)
     edge = (torch.arange(32) >= 16).float().expand(1, 1, 32, 32)
@@ -48,4 +59,4 @@ def test_means_over_windows_are_those_of_pooling_also_at_the_border() -> None:
         values = torch.rand(3, 1, height, width)
         pooled = functional.avg_pool2d(values, 3, 1, 1, count_include_pad=False)
 
-        assert torch.allclose(_box(values), pooled, atol=1e-6)
+        assert torch.allclose(_cropped(_box(_roomy(values)), values), pooled, atol=1e-6)
