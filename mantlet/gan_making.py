@@ -80,20 +80,18 @@ def make(
     weights.save(gan.generator, target, about)
     weights.save(gan.discriminator, target.with_suffix(".discriminator.safetensors"), about)
     target.with_suffix(".md").write_text(_card(recipe, data, watcher.looks), encoding="utf-8")
-    lines = [f"weights: {target}", f"samples: {target.with_suffix('.png')}"]
-    alike = watcher.looks[-1].alike
+    found = _measured(watcher.looks, target.with_suffix(".fid.png"))
+    return [f"weights: {target}", f"samples: {target.with_suffix('.png')}", *found]
+
+
+def _measured(looks: list[Look], picture: Path) -> list[str]:
+    """What the looks found, in words; the curve is drawn."""
+    alike = looks[-1].alike
     if alike is None:
-        return [*lines, "FID-lite: none; name a classifier under features"]
-    lines.append(
-        f"FID-lite {alike.fid:.1f}, coverage {alike.coverage:.3f}, density {alike.density:.3f}"
-    )
-    picture = target.with_suffix(".fid.png")
-    if _curve(watcher.looks, picture):
-        return [*lines, f"FID-lite over time: {picture}"]
-    return [
-        *lines,
-        "FID-lite over time: in the card; a curve needs pip install 'mantlet[pictures]'",
-    ]
+        return ["FID-lite: none; name a classifier under features"]
+    last = f"FID-lite {alike.fid:.1f}, coverage {alike.coverage:.3f}, density {alike.density:.3f}"
+    where = "in the card; a curve needs pip install 'mantlet[pictures]'"
+    return [last, f"FID-lite over time: {picture if _curve(looks, picture) else where}"]
 
 
 def _pictures(recipe: GanRecipe, data: Path) -> Tensor:

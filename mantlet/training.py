@@ -96,21 +96,14 @@ def fit(
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> nn.Module:
     """Train the recipe's network on all but the held-out rows of ``data``."""
-    if data.y is None:
-        raise ConfigError("the training data has no labels; give a .npz with y_train")
-    kept = len(data.x) - recipe.holdout
-    if kept < recipe.batch:
-        raise ConfigError(
-            f"{len(data.x)} rows less {recipe.holdout} held out are under one batch of"
-            f" {recipe.batch}; give more data or lower holdout"
-        )
+    x, y = _learned_from(recipe, data)
+    kept = len(x)
     with torch.random.fork_rng():
         torch.random.manual_seed(
             recipe.seed
         )  # layers draw their first weights from the global generator
         network = architectures.build(recipe.architecture, recipe.settings)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the types lack it
-    x, y = torch.from_numpy(data.x[:kept]), torch.from_numpy(data.y[:kept])
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -133,6 +126,19 @@ def fit(
         schedule.step()
         progress(Progress(step, steps, (step - 1) * recipe.batch // kept + 1, loss.item()))
     return network.eval()
+
+
+def _learned_from(recipe: Recipe, data: Images) -> tuple[Tensor, Tensor]:
+    """Rows and labels that are not held out."""
+    if data.y is None:
+        raise ConfigError("the training data has no labels; give a .npz with y_train")
+    kept = len(data.x) - recipe.holdout
+    if kept < recipe.batch:
+        raise ConfigError(
+            f"{len(data.x)} rows less {recipe.holdout} held out are under one batch of"
+            f" {recipe.batch}; give more data or lower holdout"
+        )
+    return torch.from_numpy(data.x[:kept]), torch.from_numpy(data.y[:kept])
 
 
 def one_cycle(share: float) -> float:

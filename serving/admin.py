@@ -34,20 +34,7 @@ def create_admin(service: Service) -> FastAPI:
         service.metrics.ready.set(service.ready)
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/clients")
-    def clients(model: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Fields:
-        """The clients, the most suspicious first."""
-        return oversight.clients(service, model=model, limit=limit, offset=offset)
-
-    @app.get("/clients/{client}")
-    def client(client: str) -> Fields:
-        """One client, with its suspicion over time."""
-        return oversight.client(service, client)
-
-    @app.post("/clients/{client}")
-    def change(client: str, wanted: intervening.Change) -> Fields:
-        """Decide something about a client."""
-        return intervening.change(service, client, wanted)
+    _add_clients(app, service)
 
     @app.get("/campaigns")
     def campaigns() -> Fields:
@@ -67,6 +54,23 @@ def create_admin(service: Service) -> FastAPI:
 
     _add_ownership(app, service)
     return app
+
+
+def _add_clients(app: FastAPI, service: Service) -> None:
+    @app.get("/clients")
+    def clients(model: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Fields:
+        """The clients, the most suspicious first."""
+        return oversight.clients(service, model=model, limit=limit, offset=offset)
+
+    @app.get("/clients/{client}")
+    def client(client: str) -> Fields:
+        """One client, with its suspicion over time."""
+        return oversight.client(service, client)
+
+    @app.post("/clients/{client}")
+    def change(client: str, wanted: intervening.Change) -> Fields:
+        """Decide something about a client."""
+        return intervening.change(service, client, wanted)
 
 
 def _add_ownership(app: FastAPI, service: Service) -> None:

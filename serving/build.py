@@ -121,15 +121,7 @@ def open_events(
 
 def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     """Load a model's victim and plug-ins; this is what takes time."""
-    try:
-        device = torch.device(settings.device)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device '{settings.device}' cannot be used: {reason}; try cpu"
-        ) from error
-    secret = secret_of(settings)
+    device, secret = _device(settings), secret_of(settings)
     model.victim.load(Setup(device, secret))
     victim = model.victim
     _check_kinds(name, model)
@@ -141,16 +133,7 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         victim=victim,
         model=name,
     )
-    learned = _calibrations(name, model)
-    for detector in model.detectors:
-        detector.load(replace(setup, calibration=learned.get(detector.name)))
-        if detector.needs_calibration and detector.name not in learned:
-            log.warning(
-                "detector_observes_only",
-                model=name,
-                detector=detector.name,
-                remedy="run: mantlet calibrate CONFIG --benign FILE",
-            )
+    _load_detectors(name, model, setup)
     explaining = None
     if model.explain is not None:
         explainer = victim.explainer(model.explain, secret)
@@ -170,6 +153,33 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         answer=model.answer,
         explaining=explaining,
     )
+
+
+def _device(settings: Settings) -> torch.device:
+    """Where torch runs, tried with one number."""
+    try:
+        device = torch.device(settings.device)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device '{settings.device}' cannot be used: {reason}; try cpu"
+        ) from error
+    return device
+
+
+def _load_detectors(name: str, model: Model, setup: Setup) -> None:
+    """Each with what it learned; one that should have learned and has not is told to the operator."""
+    learned = _calibrations(name, model)
+    for detector in model.detectors:
+        detector.load(replace(setup, calibration=learned.get(detector.name)))
+        if detector.needs_calibration and detector.name not in learned:
+            log.warning(
+                "detector_observes_only",
+                model=name,
+                detector=detector.name,
+                remedy="run: mantlet calibrate CONFIG --benign FILE",
+            )
 
 
 def _warn_of_bare_maps(name: str, model: Model) -> None:
