@@ -414,8 +414,12 @@ def _called(call: ast.Call) -> str:
 PARTS: Mapping[str, Callable[[], str]] = {
     "serving": measured.serving,
     "redis": measured.redis,
+    "faults": measured.faults,
     "detection_honest": lambda: measured.table_of(detection.honest()),
     "detection_thieves": lambda: measured.table_of(detection.thieves(detection.plain_attacks())),
+    "detection_enrolled": lambda: measured.table_of(
+        detection.thieves(detection.enrolled_attacks())
+    ),
     "detection_diluted": lambda: measured.table_of(detection.thieves(detection.diluted_attacks())),
     "detection_campaigns": lambda: measured.table_of(detection.campaigns()),
     "detection_published": lambda: measured.table_of(detection.published()),

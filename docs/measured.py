@@ -105,6 +105,35 @@ def redis() -> str:
     return "\n\n".join([table(head, rows), basis])
 
 
+def faults() -> str:
+    """What kill -9 in the middle of an attack cost."""
+    found = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
+    rows = [
+        (
+            fault["killed"],
+            f"{fault['requests a second before']:,.0f}",
+            f"{fault['refused']} of {fault['thieves']}",
+            str(fault["thieves with more"]),
+            str(fault["answered after the refusal"]),
+            str(fault["answers without defense"]),
+            f"{fault['rows of a budget lost']} of {fault['rows of a budget answered']:,}",
+            f"{fault['not answered or 503, s']} s",
+        )
+        for fault in found["faults"]
+    ]
+    head = (
+        "killed",
+        "requests a second",
+        "thieves refused",
+        "refused too late",
+        "answered after a refusal",
+        "answers without defense",
+        "rows of budgets lost",
+        "until all is answered again",
+    )
+    return table(head, rows)
+
+
 def table_of(rows: Sequence[tuple[str, ...]]) -> str:
     """A table whose first row is its head."""
     return table(rows[0], rows[1:])
