@@ -139,9 +139,20 @@ class Foreign(EvidenceDetector):
     def width(self) -> int:
         return len(self._measures)
 
-    def tolerated(self, tier: str) -> np.ndarray:
+    @property
+    def _calibrated(self) -> list[int]:
+        """Where the calibration has each measure."""
         known = self._learned["measures"].tolist()
-        return super().tolerated(tier)[[known.index(ALL.index(m)) for m in self._measures]]
+        return [known.index(ALL.index(measure)) for measure in self._measures]
+
+    def tolerated(self, tier: str) -> np.ndarray:
+        return super().tolerated(tier)[self._calibrated]
+
+    def kept(self, bounds: np.ndarray) -> np.ndarray:
+        """Measures that these settings leave out keep what any client may reach."""
+        whole: np.ndarray = self._learned["tolerated"].copy()
+        whole[self._calibrated] = bounds
+        return whole
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, G + 16): flags, and the code by which rows are compared."""

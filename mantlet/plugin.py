@@ -318,6 +318,10 @@ class EvidenceDetector(Detector):
         """(G,) mean scores that an honest client of a tier may have."""
         return self._learned.get(f"tolerated.{tier}", self._learned["tolerated"])
 
+    def kept(self, bounds: np.ndarray) -> np.ndarray:
+        """What a calibration keeps as ``tolerated.TIER``, of (G,) bounds of a tier."""
+        return bounds
+
     def watch(self, state: State, rows: np.ndarray, at: float) -> tuple[State, np.ndarray]:
         """Fold one client's ``rows`` (n, F), in order; return state and scores (n, G).
 

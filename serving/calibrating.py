@@ -175,11 +175,11 @@ def _columns(
 ) -> list[Column]:
     columns = []
     tested = [d for d in detectors if isinstance(d, EvidenceDetector) and d.name in learned]
-    for detector, means in calibration.honest_means(victim, tested, inputs, learned).items():
-        own = learned[detector]
-        bounds = own.get(f"tolerated.{tier}", own["tolerated"])
+    means = calibration.honest_means(victim, tested, inputs, learned)
+    for detector in tested:
+        bounds = calibration.taught(detector, learned[detector.name]).tolerated(tier)
         columns += [
-            Column(detector, number, float(bound), means[:, number - 1])
+            Column(detector.name, number, float(bound), means[detector.name][:, number - 1])
             for number, bound in enumerate(bounds, start=1)
         ]
     return columns

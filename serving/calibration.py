@@ -70,7 +70,7 @@ def learn(
             continue
         own = dict(detector.calibrate(*asked))
         if isinstance(detector, EvidenceDetector):
-            own["tolerated"] = _tolerated(_loaded(detector, own), held_out)
+            own["tolerated"] = _tolerated(taught(detector, own), held_out)
         learned[detector.name] = own
     return learned
 
@@ -93,9 +93,10 @@ def enrol(
     for detector in detectors:
         own = learned.get(detector.name)
         if own and isinstance(detector, EvidenceDetector):
-            loaded = _loaded(detector, own)
+            loaded = taught(detector, own)
             bounds = [loaded.tolerated("default"), _tolerated(loaded, asked), _worst(loaded, asked)]
-            enrolled[detector.name] = {**own, f"tolerated.{tier}": np.max(bounds, axis=0)}
+            own = {**own, f"tolerated.{tier}": loaded.kept(np.max(bounds, axis=0))}
+            enrolled[detector.name] = own
     return enrolled
 
 
@@ -113,7 +114,7 @@ def honest_means(
     crowd = [rng.permutation(len(inputs))[:each] for _ in range(CLIENTS)]
     means = {}
     for detector in detectors:
-        loaded = _loaded(detector, learned[detector.name])
+        loaded = taught(detector, learned[detector.name])
         rows = loaded.score(*asked).numpy().astype(np.float64)
         scores = np.stack([loaded.watch(loaded.initial(), rows[own], 0.0)[1] for own in crowd])
         heard = np.maximum((~np.isnan(scores)).sum(axis=1), 1)
@@ -121,8 +122,8 @@ def honest_means(
     return means
 
 
-def _loaded(detector: EvidenceDetector, learned: Calibration) -> EvidenceDetector:
-    """One more of these settings, with what was learned."""
+def taught(detector: EvidenceDetector, learned: Calibration) -> EvidenceDetector:
+    """One more detector of these settings, with what was learned."""
     loaded = type(detector).model_validate(detector.model_dump())
     loaded.load(Setup(torch.device("cpu"), b"", learned))
     return loaded

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from detectors.foreign import Foreign
+from detectors.foreign import Foreign, Measure
 from detectors.rate import Rate
 from mantlet.errors import CalibrationError
 from mantlet.plugin import Setup
@@ -18,6 +18,9 @@ LEARNED = {
     "foreign": {"energy.threshold": np.float32(0.5), "means": np.arange(6.0).reshape(2, 3)},
     "other/name": {"a": np.ones(2)},
 }
+
+ORDER = ("residual", "mahalanobis", "energy")
+"""Measures in the order of a calibration."""
 
 
 def test_what_was_written_is_read_with_the_weights_it_was_made_for(tmp_path: Path) -> None:
@@ -197,6 +200,24 @@ def test_a_tier_never_makes_its_clients_suspect() -> None:
     tight, others = [0.0] * 100_000, 0.2
 
     assert bound_of_a_tier(*tight, honest=others) == measured(Bright(), grey(*[others] * 3000))
+
+
+@pytest.mark.parametrize("measures", [("mahalanobis",), ("energy", "residual")])
+def test_a_tier_enrols_with_some_of_the_measures_that_were_calibrated(
+    measures: tuple[Measure, ...],
+) -> None:
+    """The others keep what any client may reach."""
+    victim = TinyVictim()
+    learned = calibration.learn(victim, (Foreign(),), rows(600).numpy())
+    chosen, other = Foreign(measures=measures), 0.5 * rows(600).numpy()
+    own = calibration.enrol(victim, (chosen,), other, learned, "own")["foreign"]
+    detector = calibration.taught(chosen, own)
+    wider = dict(zip(measures, detector.tolerated("own"), strict=True))
+    default = dict(zip(ORDER, own["tolerated"], strict=True))
+
+    assert all(wider[m] >= default[m] for m in measures)
+    for measure, bound in zip(ORDER, own["tolerated.own"], strict=True):
+        assert bound == wider.get(measure, default[measure])
 
 
 def test_a_tier_of_few_scores_is_one_stretch() -> None:
