@@ -47,7 +47,7 @@ TERMS = ("gamma", "delta", "epsilon")
 SHORT: Mapping[str, object] = {
     "settings": {"width": 8},
     "warm_start": None,
-    "epochs": 2,
+    "epochs": 1,
     "drawn_rows": 9_000,
 }
 """What every arm of the ablation has in place of the recipe's."""
@@ -153,7 +153,7 @@ def _clone_of(bench: Bench) -> Record:
 def ablated(bench: Bench) -> dict[str, Any]:
     """Every arm of `ARMS` by the same short recipe, robbed of soft answers: ``recipe``, ``victims``, ``records``."""
     grid = [(family, False) for family in ABLATED_WITH]
-    steps = max(1, bench.training.steps // 2)
+    steps = max(1, bench.training.steps // 3)
     short = replace(bench, training=bench.training.model_copy(update={"steps": steps}))
     return {
         "recipe": dict(SHORT),
@@ -170,36 +170,50 @@ def _robbed(
     test = Images(pools.pictures(family, "test") / np.float32(255), pools.labels(family, "test"))
     about, records = [], []
     for name in names:
-        network = bench.victim(name)
-        about.append(_about(bench, name, network, test))
+        victim = _Asked(bench, name, test)
+        about.append(_about(victim))
         for kind, labels in grid:
-            records += [
-                _stolen(bench, name, network, test, (kind, labels, seed)) for seed in bench.seeds
-            ]
+            records += [_stolen(victim, (kind, labels, seed)) for seed in bench.seeds]
     return {"victims": about, "records": records}
 
 
-def _about(bench: Bench, name: str, network: nn.Module, test: Images) -> Record:
+class _Asked:
+    """A victim and its answers, each asked for once: thieves draw from the same rows."""
+
+    def __init__(self, bench: Bench, name: str, test: Images) -> None:
+        assert test.y is not None
+        self.bench, self.name = bench, name
+        self._network = bench.victim(name)
+        self.inputs, self.labels = torch.from_numpy(test.x), torch.from_numpy(test.y)
+        self.clean = learning.answers_of(self._network, self.inputs)
+        self._known: dict[str, Tensor] = {}
+
+    def answers(self, family: str) -> Tensor:
+        """(n, C) to all rows of a family."""
+        if family not in self._known:
+            pool = self.bench.pool(family)
+            self._known[family] = learning.answers_of(self._network, pool)
+        return self._known[family]
+
+
+def _about(victim: _Asked) -> Record:
     """Test accuracy and, of every foreign family, the mean entropy in nats and the largest share of a label."""
-    answers = learning.answers_of(network, torch.from_numpy(test.x))
-    assert test.y is not None
-    found: dict[str, Any] = {"victim": name}
-    found["accuracy"] = round(accuracy(answers, torch.from_numpy(test.y)), 4)
+    found: dict[str, Any] = {"victim": victim.name}
+    found["accuracy"] = round(accuracy(victim.clean, victim.labels), 4)
     for family in (*UNSEEN, TUNED_ON):
-        foreign = learning.answers_of(network, bench.pool(family))
+        foreign = victim.answers(family)
         found[family] = {
             "entropy": round(float(torch.special.entr(foreign).sum(dim=1).mean()), 3),
             "top_probability": round(float(foreign.amax(dim=1).mean()), 3),
             "one_label": round(float(foreign.argmax(dim=1).bincount().max() / len(foreign)), 3),
         }
-    bench.say(f"{name}: {found}")
+    victim.bench.say(f"{victim.name}: {found}")
     return found
 
 
-def _stolen(
-    bench: Bench, name: str, network: nn.Module, test: Images, which: tuple[str, bool, int]
-) -> Record:
+def _stolen(victim: _Asked, which: tuple[str, bool, int]) -> Record:
     """One clone of a victim: Knockoff Nets with random rows of a family."""
+    bench, name = victim.bench, victim.name
     family, labels, seed = which
     key = f"{name}-{family}-{'label' if labels else 'soft'}-{seed}".replace(" ", "_")
     kept = bench.work / f"{key}-{weights.fingerprint(bench.weights_of(name))[:12]}.json"
@@ -208,17 +222,13 @@ def _stolen(
         return known
     generator = torch.Generator().manual_seed(seed)
     pool = bench.pool(family)
-    rows = pool[torch.randperm(len(pool), generator=generator)[: bench.budget]]
-    answers = learning.answers_of(network, rows)
+    drawn = torch.randperm(len(pool), generator=generator)[: bench.budget]
+    rows, answers = pool[drawn], victim.answers(family)[drawn]
     if labels:
         answers = simplex.one_hot(answers.argmax(dim=1), answers.shape[1])
     clone = Means(rows).network(generator)
     learning.train(clone, Transfer(rows, answers), bench.training, generator)
-    assert test.y is not None
-    x = torch.from_numpy(test.x)
-    scores = clone_scores(
-        learning.answers_of(clone, x), learning.answers_of(network, x), torch.from_numpy(test.y)
-    )
+    scores = clone_scores(learning.answers_of(clone, victim.inputs), victim.clean, victim.labels)
     record = {
         "victim": name,
         "attack": "knockoff",
