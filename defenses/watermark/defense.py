@@ -18,7 +18,7 @@ class Watermark(Defense):
     of 3 to 16 pixels with keyed signs; v is visibility, and a brings the picture to ``psnr``. The model's part
     is found again in pictures (`mantlet watermark detect`) and in what a copy that learned from them draws; the
     client's 32 bits tell which account leaked a picture (`mantlet watermark trace`). Spread spectrum: Cox,
-    Kilian, Leighton and Shamoon, 1997. Cost: 0.02 ms for 28x28, a few ms for 256x256. What undoes it: an estimate
+    Kilian, Leighton and Shamoon, 1997. Cost: 0.01 ms for 28x28, a few ms for 256x256. What undoes it: an estimate
     of the pattern from pictures, subtracted, 16 of them where the ground is black, and black put to black there; small turns; drawing the pictures anew with
     another generator; for the client's part alone, pictures of many accounts, averaged.
     """
@@ -32,6 +32,8 @@ class Watermark(Defense):
     """How much of the mark moves from flat grey to busy, dark and bright places, where it is hard to see."""
     black: Annotated[float, Field(ge=0.1, le=1)] = 1.0
     """How much of what `masking` moves to a black ground stays there; less is harder to blacken, and easier to compress away."""
+    sparse: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """How far the pattern must rise, in its root mean squares, to be drawn on a black ground: bright dots in place of a haze."""
     keeps_top1 = True
     kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.IMAGES})
 
@@ -45,6 +47,7 @@ class Watermark(Defense):
             client_share=self.client_share,
             masking=self.masking,
             black=self.black,
+            sparse=self.sparse,
         )
 
     def apply(

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from defenses.watermark.carriers import BIT_OF, BITS, TILE, MarkKey, tiles
 from defenses.watermark.reading import read_each
-from defenses.watermark.seeing import luma, visibility
+from defenses.watermark.seeing import darkness, luma, visibility
 from mantlet.likeness import ROUNDING, added
 
 SMALL = 64
@@ -30,7 +30,7 @@ class Mark:
     ``client_share`` of its energy names the client, the rest is the model's; ``psnr`` (dB) is what a picture
     keeps at least. Where they are none they are 0.3 and 38 dB up to 64 pixels a side, 0.75 and 40 dB above.
     ``masking`` in [0, 1] is how much of the mark moves to where it is hard to see, and ``black`` in (0, 1] how much
-    of that is on black.
+    of that is on black. What of the pattern is below ``sparse``, in its root mean squares, is not drawn on black.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class Mark:
         psnr: float | None = None,
         masking: float = 0.5,
         black: float = 1.0,
+        sparse: float = 0.0,
     ) -> None:
         self.key = MarkKey(secret, model)
         self._share = client_share
         self._psnr = psnr
         self._masking = masking
         self._black = black
+        self._sparse = sparse
         self._model = tiles(self.key.model[None])
         self._own = lru_cache(maxsize=CACHED)(self._made)
 
@@ -90,13 +92,20 @@ class Mark:
         height, width = images.shape[-2:]
         small = max(height, width) <= SMALL
         asked = self._psnr or (PSNR_SMALL if small else PSNR)
-        seen = visibility(luma(images), masking=self._masking, black=self._black)
+        grey = luma(images)
+        seen = visibility(grey, masking=self._masking, black=self._black)
         power = 10 ** (-asked / 10) - ROUNDING
-        first = added(images, _tiled(pattern, images) * seen, power)
+
+        def marked(pattern: Tensor) -> Tensor:
+            shown = _tiled(pattern, images) * seen
+            if self._sparse:  # nothing is darker than black: what goes below it is not drawn
+                shown -= self._sparse * darkness(grey)
+            return added(images, shown, power)
+
+        first = marked(pattern)
         if small or not self._share_at(height, width):
             return first
-        pattern = self._mixed(own * _emphasis(first, own), height, width)
-        return added(images, _tiled(pattern, images) * seen, power)
+        return marked(self._mixed(own * _emphasis(first, own), height, width))
 
 
 def _tiled(pattern: Tensor, images: Tensor) -> Tensor:

@@ -31,10 +31,10 @@ def visibility(brightness: Tensor, *, masking: float = 1.0, black: float = 1.0) 
     window that is black that is multiplied by ``black``, on a darker one than `DARK` by part of the way. With less
     ``masking``, in [0, 1], all that is moved towards 1.
     """
-    mean, seen = _moments(_roomy(brightness))
+    mean, seen = _moments(_roomy(brightness, 2))
     np.sqrt(np.clip(seen, 0, (2 * BUSY) ** 2, out=seen), out=seen)
     seen *= masking * 0.5 / BUSY
-    fewer = (1 - black) * np.clip(1 - mean / DARK, 0, 1) if black < 1 else None
+    fewer = (1 - black) * _dark(mean) if black < 1 else None
     mean -= 0.5
     mean *= mean
     mean *= masking * 2
@@ -45,26 +45,32 @@ def visibility(brightness: Tensor, *, masking: float = 1.0, black: float = 1.0) 
     return _cropped(seen, brightness)
 
 
+def darkness(brightness: Tensor) -> Tensor:
+    """(B, 1, H, W) 1 where a window is black, 0 where it is not darker than `DARK`."""
+    return _cropped(_dark(_box(_roomy(brightness, 1))[0]), brightness)
+
+
 def residual(brightness: Tensor) -> Tensor:
     """(B, 1, H, W) what a guided filter takes for noise: the mark, and little of the picture.
 
     He, Sun and Tang, "Guided image filtering", 2010: where a window is flat its mean is taken away, where
     it holds an edge nearly everything is.
     """
-    roomy = _roomy(brightness)
-    mean, variance = _moments(roomy)
+    both = _roomy(brightness, 2)
+    picture = both[0].copy()
+    mean, variance = _moments(both)
     variance = np.clip(variance, 0, None)
     slope = variance / (variance + EDGE**2)
     mean *= 1 - slope
     slope, mean = _box(np.stack([slope, mean]))
-    return _cropped(np.clip(roomy - slope * roomy - mean, -LIMIT, LIMIT), brightness)
+    return _cropped(np.clip(picture - slope * picture - mean, -LIMIT, LIMIT), brightness)
 
 
-def _roomy(brightness: Tensor) -> np.ndarray:
-    """(B, 1, H, W) to (B, H + 2, W + 2), framed with zeros."""
+def _roomy(brightness: Tensor, planes: int) -> np.ndarray:
+    """(B, 1, H, W) to (planes, B, H + 2, W + 2), framed with zeros; all planes but the first are empty."""
     count, _, height, width = brightness.shape
-    roomy = np.zeros((count, height + 2, width + 2), np.float32)
-    roomy[:, 1:-1, 1:-1] = brightness[:, 0].numpy(force=True)
+    roomy = np.zeros((planes, count, height + 2, width + 2), np.float32)
+    roomy[0, :, 1:-1, 1:-1] = brightness[:, 0].numpy(force=True)
     return roomy
 
 
@@ -72,11 +78,13 @@ def _cropped(roomy: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(roomy[:, None, 1:-1, 1:-1]).to(like)
 
 
-def _moments(roomy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and variances within windows, which rounding may bring below 0."""
-    both = np.empty((2, *roomy.shape), np.float32)
-    both[0] = roomy
-    np.multiply(roomy, roomy, out=both[1])
+def _dark(mean: np.ndarray) -> np.ndarray:
+    return np.clip(1 - mean / DARK, 0, 1)
+
+
+def _moments(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances within windows, which rounding may bring below 0, in place of two planes of `_roomy`."""
+    np.multiply(both[0], both[0], out=both[1])
     mean, variance = _box(both)
     variance -= mean * mean
     return mean, variance

@@ -4,7 +4,7 @@ Run as: python -m redteam.watermarks.bench --data FOLDER --out docs/results/wate
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -48,8 +48,11 @@ GENERATORS = {
     "fashion-dcgan": ("fashion_mnist", "fashion-lenet"),
 }
 """Shipped generators, the pictures they learned from, and the classifier that judges theirs."""
-MASKING, BLACK = 1.0, 0.2
+AS_IS: Mapping[str, float] = {}
+STROKES: Mapping[str, float] = {"masking": 1.0, "black": 0.2}
 """Settings that move the mark from the ground to what is drawn on it."""
+DOTS: Mapping[str, float] = {"masking": 0.0, "sparse": 1.1, "client_share": 0.15}
+"""Settings that draw on black only where the mark is brightest."""
 STRENGTHS = (38.0, 43.0)
 """What pictures keep, in dB: the default for small ones, and one that is hardly seen by a classifier."""
 LEARNED = 38.0
@@ -59,7 +62,7 @@ SET = 64
 """Pictures of one leak."""
 SHOWN = (64, 500, 2_000)
 """Pictures of a copy."""
-ON_STROKES = f"{STRENGTHS[0]:g} dB, on strokes"
+ON_STROKES, IN_DOTS = f"{STRENGTHS[0]:g} dB, on strokes", f"{STRENGTHS[0]:g} dB, in dots"
 LEVELS = (0.1, 0.01, 1e-3, 1e-4, 1e-6)
 """Of p-values that are counted."""
 SCALES = (0.5, 0.75)
@@ -134,7 +137,8 @@ def run(bench: Bench, out: Path) -> None:
     for name in GENERATORS:
         ways: dict[str, Making] = {f"{kept:g} dB": partial(Spread, kept) for kept in STRENGTHS}
         ways[f"learned, {LEARNED:g} dB"] = Learned
-        ways[ON_STROKES] = partial(Spread, STRENGTHS[0], masking=MASKING, black=BLACK)
+        ways[ON_STROKES] = partial(Spread, STRENGTHS[0], settings=STROKES)
+        ways[IN_DOTS] = partial(Spread, STRENGTHS[0], settings=DOTS)
         for way, made in ways.items():
             of = f"{name}, {way}"
             parts["generated", of] = partial(generated, bench, name, made)
@@ -144,9 +148,8 @@ def run(bench: Bench, out: Path) -> None:
                 parts["copied", of] = partial(copied, bench, name, made)
         of = f"{name}, {STRENGTHS[0]:g} dB"
         parts["washed", of] = partial(stolen, bench, name)
-        parts["washed", f"{name}, {ON_STROKES}"] = partial(
-            stolen, bench, name, masking=MASKING, black=BLACK
-        )
+        parts["washed", f"{name}, {ON_STROKES}"] = partial(stolen, bench, name, STROKES)
+        parts["washed", f"{name}, {IN_DOTS}"] = partial(stolen, bench, name, DOTS)
         parts["colluding", of] = partial(plotted, bench, name)
         parts["nulls", name] = partial(nulls, bench, name)
         parts["set_nulls", name] = partial(set_nulls, bench, name)
@@ -189,11 +192,9 @@ class Spread:
         kept: float,
         secret: bytes,
         model: str,
-        *,
-        masking: float = 0.5,
-        black: float = 1.0,
+        settings: Mapping[str, float] = AS_IS,
     ) -> None:
-        self._mark = Mark(secret, model, psnr=kept, masking=masking, black=black)
+        self._mark = Mark(secret, model, psnr=kept, **settings)
         self.embed = self._mark.embed
 
     def p(self, images: Tensor, *, whole: tuple[int, int] | None = None) -> float:
@@ -343,9 +344,12 @@ def faithful(bench: Bench, name: str, made: Making) -> list[Record]:
     return [{"pictures": len(real)} | distances]
 
 
-def stolen(bench: Bench, name: str, *, masking: float = 0.5, black: float = 1.0) -> list[Record]:
+def stolen(bench: Bench, name: str, settings: Mapping[str, float] = AS_IS) -> list[Record]:
     """What a thief leaves of the mark who washes the pictures of one client."""
-    made = partial(Mark, model=name, psnr=STRENGTHS[0], masking=masking, black=black)
+
+    def made(secret: bytes) -> Mark:
+        return Mark(secret, name, psnr=STRENGTHS[0], **settings)
+
     return washed(drawn(bench, name, SHOWN[-1]), made, bench.size.washes, CLIENTS[0])
 
 

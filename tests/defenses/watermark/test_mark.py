@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from defenses.watermark.detection import detect
 from defenses.watermark.mark import Mark
 
 SECRET = b"a secret of the tests"
@@ -81,3 +82,25 @@ def test_masking_moves_the_mark_off_flat_grey() -> None:
         shares.append(change[..., :13].square().sum() / change.square().sum())
 
     assert shares[1] < 0.6 * shares[0]
+
+
+def test_a_sparse_mark_brightens_black_less_and_keeps_the_psnr() -> None:
+    before = pictures(8)
+    dark = before < 0.01
+    haze = []
+    for sparse in (0.0, 0.5, 1.0):
+        after = Mark(SECRET, "m", masking=0.0, sparse=sparse).embed(before, ["ann"] * 8)
+        haze.append(float((after - before)[dark].mean()))
+
+        assert 38 <= psnr(before, after).min() <= psnr(before, after).max() < 41
+
+    assert haze[2] < 0.7 * haze[0]
+    assert haze[2] < haze[1] < haze[0]
+
+
+def test_a_sparse_mark_is_found() -> None:
+    mark, before = Mark(SECRET, "m", sparse=1.0), pictures(64)
+    served = mark.embed(before, ["ann"] * 64)
+
+    assert detect(served, mark.key).p < 1e-6
+    assert detect(served, Mark(b"another", "m").key).p > 1e-3

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from defenses.watermark.seeing import _box, _cropped, _roomy, luma, residual, visibility
+from defenses.watermark.seeing import _box, _cropped, _roomy, darkness, luma, residual, visibility
 
 
 def test_green_is_brightest_and_grey_is_itself() -> None:
@@ -41,6 +41,12 @@ def test_without_masking_a_mark_is_everywhere_alike_and_with_half_of_it_half_way
         assert torch.allclose(half, (full + 1) / 2, atol=1e-6)
 
 
+def test_a_window_is_dark_as_far_as_its_mean_is_near_black() -> None:
+    levels = [darkness(torch.full((1, 1, 5, 5), level)) for level in (0.0, 0.05, 0.1, 1.0)]
+
+    assert [round(float(level.mean()), 5) for level in levels] == [1.0, 0.5, 0.0, 0.0]
+
+
 def test_of_an_edge_little_is_left_and_of_a_faint_pattern_most() -> None:
     faint = 0.01 * torch.sin(torch.arange(32) * 2.0).expand(1, 1, 32, 32)
     edge = (torch.arange(32) >= 16).float().expand(1, 1, 32, 32)
@@ -59,4 +65,4 @@ def test_means_over_windows_are_those_of_pooling_also_at_the_border() -> None:
         values = torch.rand(3, 1, height, width)
         pooled = functional.avg_pool2d(values, 3, 1, 1, count_include_pad=False)
 
-        assert torch.allclose(_cropped(_box(_roomy(values)), values), pooled, atol=1e-6)
+        assert torch.allclose(_cropped(_box(_roomy(values, 1))[0], values), pooled, atol=1e-6)
