@@ -14,6 +14,8 @@ TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
 COSTS = ("honest accuracy", "L1", "added ms", "first denied after")
 SHORT = ("none", "label_only", "mad", "ini", "default")
 """Rows of the README's table."""
+PLANS = ("protection", "fashion", "cifar")
+"""Tables of protection, by the name of the plan."""
 UNMEASURED = "Not measured yet."
 
 
@@ -41,8 +43,13 @@ def short() -> str:
     return table(("defense", *heads, "verdict", *COSTS), rows)
 
 
+def _every() -> list[Line]:
+    """What was measured, each kind of pictures by a plan of its own."""
+    return [line for name in PLANS for line in found(name)]
+
+
 def _protection() -> Iterator[str]:
-    lines = [*found("protection"), *found("cifar")]
+    lines = _every()
     for victim in told(lines, "victim"):
         for budget in sorted(told(chosen(lines, victim=victim), "budget")):
             here = chosen(lines, victim=victim, budget=budget)
@@ -70,7 +77,7 @@ def _row(own: Sequence[Line], heads: Sequence[str]) -> tuple[str, ...]:
 
 def attackers() -> str:
     """Every attacker against the shipped default, also those that adapt."""
-    own = chosen(found("protection"), defense="default")
+    own = chosen(_every(), defense="default")
     rows = [
         (
             line.attack,
@@ -97,7 +104,7 @@ def controls() -> str:
             summary.percent(line, "clone_accuracy"),
             summary.percent(line),
         )
-        for line in found("controls")
+        for line in (*found("controls"), *chosen(found("cifar"), defense="none"))
     ]
     head = ("attack", "victim", "rows", "accuracy of the clone, %", "agreement, %")
     return table(head, rows) if rows else UNMEASURED

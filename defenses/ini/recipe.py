@@ -71,6 +71,8 @@ class IniRecipe(RecipeFile):
     lr: PositiveFloat = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegativeFloat = 5e-4
+    clip: NonNegativeFloat = 0.0
+    """Largest norm of a step's gradient; 0 for any. A warm start needs it: its first foreign rows are a shock."""
     schedule: Literal["one_cycle", "steps"] = "one_cycle"
     """``steps``: a tenth of the rate after 0.4 and again after 0.8 of the epochs, as published."""
     mean: tuple[float, ...] = ()

@@ -167,6 +167,8 @@ class _Loop:
         else:
             gradients = [self._gradient(task) for task in tasks]
             self._assign(averaged(gradients, self.generator))
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
 
     def _gradient(self, task: Tensor) -> Tensor:

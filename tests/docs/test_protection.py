@@ -43,6 +43,16 @@ def test_every_attacker_of_the_default_has_a_row_also_those_that_adapt() -> None
 
 
 @pytest.mark.usefixtures("measured")
+def test_what_was_measured_apart_stands_in_every_table(tmp_path: Path) -> None:
+    apart = [{**record, "victim": "cifar"} for record in RECORDS]
+    (tmp_path / "cifar.json").write_text(json.dumps(apart))
+
+    assert protection.protection().count("### CIFAR-10") == 2
+    assert "| 16 accounts | CIFAR-10 | 1,000 | 51.5 ± 0.7 |" in protection.attackers()
+    assert protection.controls().count("| CIFAR-10 |") == 2
+
+
+@pytest.mark.usefixtures("measured")
 def test_what_was_not_measured_is_said() -> None:
     assert protection.controls() == protection.UNMEASURED
     assert protection.limits().count("\n* ") >= 4

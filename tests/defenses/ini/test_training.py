@@ -140,6 +140,25 @@ def test_a_warm_start_begins_with_the_weights_it_is_given(
     assert right(training.fit(plan, bars, {"dots": dots}), bars) == right(first, bars) > 0.95
 
 
+@pytest.mark.parametrize("combine", ["sum", "pcgrad"])
+def test_no_step_goes_further_than_a_clipped_gradient(
+    recipe: IniRecipe, bars: Images, dots: Images, combine: str
+) -> None:
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "lr": 1.0, "epochs": 1, "combine": combine}
+    bound = 1e-4
+    ends = [
+        nn.utils.parameters_to_vector(
+            training.fit(
+                changed(recipe, **plain, clip=clip), bars, {"dots": dots}
+            ).network.parameters()
+        ).detach()
+        for clip in (bound, 1e-9)  # the second stays where it was
+    ]
+    steps = 400 // recipe.batch
+
+    assert 0 < float((ends[0] - ends[1]).norm()) < 1.01 * steps * bound
+
+
 def test_weights_of_another_architecture_are_refused(
     recipe: IniRecipe, bars: Images, dots: Images, tmp_path: Path
 ) -> None:
