@@ -1,5 +1,7 @@
 # Build: docker build -t mantlet .    Run: docker run -p 8080:8080 mantlet
+# Without CUDA it is much smaller: --build-arg PIP_EXTRA_INDEX_URL=URL of an index that has torch for CPUs.
 FROM python:3.11-slim AS build
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY mantlet mantlet

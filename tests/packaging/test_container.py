@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from serving import settings
-from tests.e2e.harness import OPEN, Running, gateway
+from tests.e2e.harness import OPEN, ROOT, Running, gateway
 from tests.e2e.upstream_servers import free_port
+
+GATEWAYS = ROOT / "configs/gateway"
 
 
 def instructions(root: Path, name: str) -> list[str]:
@@ -68,6 +71,33 @@ def test_its_command_serves_a_config_that_it_copies(root: Path) -> None:
     assert [str(loaded.listen.port)] == instructions(root, "EXPOSE")
     assert loaded.listen.host == "0.0.0.0"
     assert loaded.admin.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GATEWAYS.glob("*.yaml")))
+def test_every_config_that_is_copied_finds_what_it_names_without_the_project(
+    root: Path, tmp_path: Path, name: str
+) -> None:
+    """Where the image has them, started from the folder of its user."""
+    (target,) = (
+        copy.split()[1] for copy in instructions(root, "COPY") if copy.startswith("configs ")
+    )
+    etc, home = (
+        tmp_path / path.removeprefix("/") for path in (target, instructions(root, "WORKDIR")[-1])
+    )
+    shutil.copytree(root / "configs", etc)
+    home.mkdir(parents=True)
+    config = etc / f"gateway/{name}.yaml"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mantlet"), "check", config],
+        capture_output=True,
+        text=True,
+        cwd=home,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (etc / "gateway").iterdir()) == sorted(
+        path.name for path in GATEWAYS.iterdir()
+    ), "nothing is written beside a config"
 
 
 @pytest.fixture(scope="module")
