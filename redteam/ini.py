@@ -153,7 +153,7 @@ def _clone_of(bench: Bench) -> Record:
 def ablated(bench: Bench) -> dict[str, Any]:
     """Every arm of `ARMS` by the same short recipe, robbed of soft answers: ``recipe``, ``victims``, ``records``."""
     grid = [(family, False) for family in ABLATED_WITH]
-    steps = max(1, bench.training.steps // 3)
+    steps = max(1, bench.training.steps // 5)
     short = replace(bench, training=bench.training.model_copy(update={"steps": steps}))
     return {
         "recipe": dict(SHORT),
