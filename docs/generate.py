@@ -443,6 +443,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "watermark_speed": lambda: measured.table_of(marked.speed()),
     "explanations_thefts": explained.thefts,
     "explanations_cosines": explained.cosines,
+    "explanations_settings": explained.settings,
     "explanations_floors": explained.floors,
     "attacks": stealing.listed,
     "art": stealing.art,

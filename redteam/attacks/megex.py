@@ -27,7 +27,7 @@ class Megex(Dfme):
     gradients of a ``probability`` are divided by it, and the mean over classes is taken off all of them.
     Where any class is refused the top one is asked for, and where that is refused too, or points up the
     disagreement no better than a random probe does, the attack goes on as DFME. This is looked at in the
-    first turn and in every ``recheck``-th, for three rows a picture.
+    first turn and in every ``recheck``-th, for three rows a picture; a ``prior`` has as many turns to learn first.
 
     ``reading`` is what a thief does with maps of the top class, who knows how they were defended:
     ``gradient`` takes them as they are; ``magnitude`` weighs the random directions of DFME by them, which
@@ -221,7 +221,8 @@ class Guide:
     def _due(self) -> bool:
         self._turn += 1
         every = self._attack.recheck
-        return every > 0 and self._turn % every == 1 % every
+        learned = self.prior is None or self._turn > every
+        return every > 0 and learned and self._turn % every == 1 % every
 
     def _of_use(
         self,

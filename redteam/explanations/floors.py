@@ -28,7 +28,10 @@ def floors(found: Mapping[str, Any]) -> list[Record]:
     told = [*_unit(cosines), _hidden(cosines), *_added(cosines)]
     for victim in dict.fromkeys(theft["victim"] for theft in found["thefts"]):
         own = [theft for theft in found["thefts"] if theft["victim"] == victim]
-        told += [_ahead(victim, own, arm) for arm in ("top class", "matched")]
+        told += [
+            _ahead(victim, own, arm, fellow)
+            for arm, fellow in product(("top class", "matched"), ("dfme", FELLOW))
+        ]
         told += _alike(victim, own)
     return [*told, *_people(found["people"]), _alarm(found["alarm"]), _latency(found["latency"])]
 
@@ -96,16 +99,16 @@ def _added(cosines: Mapping[tuple[str, bool], float]) -> list[Record]:
     ]
 
 
-def _ahead(victim: str, own: Sequence[Record], arm: str) -> Record:
+def _ahead(victim: str, own: Sequence[Record], arm: str, fellow: str) -> Record:
     """Undefended, explanations put a thief ahead of DFME: as the paper has it, and matched."""
-    budgets = {a: {t["budget"] for t in own if t["arm"] == a} for a in (arm, "dfme")}
-    budget = max(budgets[arm] & budgets["dfme"], default=0)
-    points = 100 * (scores(own, arm, budget)[0] - scores(own, "dfme", budget)[0])
-    ours, theirs = (rows_to(own, a) for a in (arm, "dfme"))
-    ratio = ours / min(theirs, max(budgets["dfme"], default=math.nan))  # not reached took more
+    budgets = {a: {t["budget"] for t in own if t["arm"] == a} for a in (arm, fellow)}
+    budget = max(budgets[arm] & budgets[fellow], default=0)
+    points = 100 * (scores(own, arm, budget)[0] - scores(own, fellow, budget)[0])
+    ours, theirs = (rows_to(own, a) for a in (arm, fellow))
+    ratio = ours / min(theirs, max(budgets[fellow], default=math.nan))  # not reached took more
     return floor(
-        f"{victim}: {arm} 3 points over dfme at {MANY:,} rows, or 80 % with 0.7 of its rows",
-        f"{points:+.1f} points at {budget:,} rows; 80 %: {_rows(ours)}, dfme: {_rows(theirs)}",
+        f"{victim}: {arm} 3 points over {fellow} at {MANY:,} rows, or 80 % with 0.7 of its rows",
+        f"{points:+.1f} points at {budget:,} rows; 80 %: {_rows(ours)}, {fellow}: {_rows(theirs)}",
         met=(budget == MANY and points >= 3) or ratio <= 0.7,
     )
 

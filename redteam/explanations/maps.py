@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
@@ -25,10 +26,14 @@ class Task:
 
 
 def rank_correlation(true: Tensor, served: Tensor) -> float:
-    """Mean Spearman correlation over rows of the cells of true (n, C, H, W) and of served maps."""
+    """Mean Spearman correlation over rows of the cells of true (n, C, H, W) and of served maps; 0 where one is flat."""
     pairs = zip(_cells(true).numpy(), _cells(served).numpy(), strict=True)
-    found = [spearmanr(one, other).statistic for one, other in pairs if one.any() and other.any()]
-    return float(torch.tensor(found, dtype=torch.float64).nan_to_num(0.0).mean())
+    found = [
+        spearmanr(one, other).statistic if np.ptp(one) and np.ptp(other) else 0.0
+        for one, other in pairs
+        if one.any() and other.any()
+    ]
+    return float(np.mean(found))
 
 
 @torch.no_grad()

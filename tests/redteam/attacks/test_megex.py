@@ -184,6 +184,19 @@ def test_maps_that_point_nowhere_are_given_up() -> None:
     assert left == [(), ("top",)]
 
 
+def test_a_prior_has_its_turns_to_learn_before_it_is_judged() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lying = Shower(view=lambda maps: torch.randn(maps.shape, generator=generator))
+    guide = Guide(small(classes="top", reading="prior", recheck=2), MEANS, generator)
+    clone, ledger = MEANS.network(generator), Ledger(lying, 10_000)
+    left = []
+    for _ in range(3):
+        guide(clone, ledger, torch.randn(64, 1, 28, 28, generator=generator), generator)
+        left.append(guide.left)
+
+    assert left == [("top",), ("top",), ()]
+
+
 def test_a_clone_learns_more_where_its_gradients_are_fit_to_the_maps(digits: Images) -> None:
     oracle, asked, test = Shower(), pictures(300), torch.from_numpy(digits.x[:1000])
     told = oracle.explain(asked)

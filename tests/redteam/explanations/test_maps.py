@@ -20,6 +20,12 @@ def test_maps_rank_like_themselves_whatever_their_sign_and_scale() -> None:
     assert abs(maps.rank_correlation(true, other)) < 0.3
 
 
+def test_a_flat_map_ranks_nothing() -> None:
+    true = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+    assert maps.rank_correlation(true, torch.ones_like(true)) == 0.0
+
+
 def test_true_maps_take_the_answer_away_sooner_than_others() -> None:
     inside, generator = network("mnist"), torch.Generator().manual_seed(0)
     pictures = torch.rand(20, 1, 28, 28, generator=generator)
