@@ -121,12 +121,13 @@ def false_alarms() -> Figure:
     }
     for axes, (victim, title) in zip(panels, TITLES.items(), strict=True):
         for (name, (color, label)), offset in zip(sides.items(), (0.2, -0.2), strict=True):
+            axes.barh([], [], color=color, label=label)
             for place, condition in enumerate(reversed(conditions)):
                 own = chosen(found, victim=victim, condition=condition, detector=name)
                 if own:
                     detected, streams = alarmed(own)
                     share = 100 * detected / streams
-                    axes.barh(place + offset, share, 0.36, color=color, label="_" * place + label)
+                    axes.barh(place + offset, share, 0.36, color=color)
                     text = f"{share:.0f} %" if detected else f"0 of {streams}"
                     axes.text(share + 1, place + offset, text, va="center", fontsize=7.5)
         axes.set_yticks(range(len(conditions)), list(reversed(conditions)))

@@ -42,3 +42,19 @@ def test_every_picture_is_drawn_and_shows_something(
     assert drawn.keys() == pictures.PICTURES.keys()
     assert all(picture.getextrema() != (255, 255) for picture in drawn.values())
     assert all(picture.width > 500 for picture in drawn.values())
+
+
+def test_who_alarms_is_named_where_not_everybody_saw_every_condition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PRADA does not see clients that have enrolled, who come last."""
+    enrolled = [
+        r | {"condition": "natural, enrolled"}
+        for r in measured()
+        if r.get("condition") and r["detector"] == "all"
+    ]
+    monkeypatch.setattr(pictures, "records", lambda: [*measured(), *enrolled])
+    (legend,) = pictures.false_alarms().legends
+    named = [text.get_text().split()[0] for text in legend.get_texts()]
+
+    assert named == ["PRADA", "Mantlet"]
