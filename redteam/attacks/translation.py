@@ -72,9 +72,9 @@ class I2i(BaseModel):
 
     type: Literal["i2i"] = "i2i"
     request: PositiveInt = 64
-    steps: PositiveInt = 1500
+    steps: PositiveInt = 3000
     batch: PositiveInt = 32
-    lr: PositiveFloat = 2e-3
+    lr: PositiveFloat = 4e-3
     wavelet: NonNegativeFloat = 0.15
     basis: Basis = "db3"
     levels: Annotated[int, Field(ge=1, le=4)] = 2

@@ -109,7 +109,7 @@ class Bench:
     seeds: Sequence[int] = (0, 1, 2, 3, 4)
     defended: int = 3
     budgets: Sequence[int] = BUDGETS
-    steps: int = 1200
+    steps: int = 3000
     victim_steps: int = 2500
     tested: int = TESTED
     say: Callable[[str], None] = print
@@ -250,12 +250,12 @@ def _variants(bench: Bench, budget: int, seed: int) -> Sequence[str]:
     if budget <= FEWEST:
         return ("plain",) if seed < bench.defended else ()
     slow = budget == max(bench.budgets) and seed < bench.defended
-    return [variant for variant in VARIANTS if slow or "sam" not in variant]
+    return list(VARIANTS) if slow else ("plain", "wavelet")
 
 
 def _cell(bench: Bench, key: str, run: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What ``run`` gives, kept under its key in the work folder."""
-    path = bench.work / f"{key}.json"
+    """What ``run`` gives, kept under its key and the updates of a copy in the work folder."""
+    path = bench.work / f"{key}-{bench.steps}.json"
     if not path.is_file():
         path.write_bytes(orjson.dumps(run()))
         bench.say(f"{key}: {path.read_text()}")
