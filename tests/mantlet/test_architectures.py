@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from mantlet import architectures, weights
+from mantlet.architectures import ResNet
 from mantlet.errors import ConfigError, WeightsError
 from mantlet.translators import Superres
 
@@ -44,7 +45,7 @@ def test_blocks_a_stage_give_the_depth_of_the_paper(blocks: int, layers: int) ->
 
 def test_a_small_residual_network_looks_at_half_the_pixels_with_more_channels() -> None:
     inputs = torch.rand(2, 3, 32, 32)
-    small = architectures.build("resnet", {"blocks": 1, "width": 25, "stride": 2}).eval()
+    small = ResNet(blocks=1, width=25, stride=2).eval()
     inner: list[torch.Size] = []
     small.layer1.register_forward_hook(lambda _, __, out: inner.append(out.shape))
 

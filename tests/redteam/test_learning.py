@@ -70,7 +70,8 @@ def test_maps_are_altered_with_their_rows() -> None:
 
     def loss(network: torch.nn.Module, batch: Transfer, own: torch.Tensor) -> torch.Tensor:
         seen.append(batch)
-        return network(batch.inputs[own]).sum()
+        total: torch.Tensor = network(batch.inputs[own]).sum()
+        return total
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
     transfer = Transfer(inputs, torch.eye(2)[[0, 1, 0, 1]], inputs.clone())

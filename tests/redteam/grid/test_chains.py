@@ -81,8 +81,12 @@ def test_a_gateway_before_a_victim_in_color_is_calibrated_with_pictures_in_color
     save(network, weights, {})
     _jpegs(tmp_path / "cifar10_jpeg.npz", np.random.default_rng(0))
     gateway = tmp_path / "gateway.yaml"
-    victim = {"type": "torch", "weights": str(weights), "architecture": "resnet"}
-    victim["settings"] = {"blocks": 1}
+    victim = {
+        "type": "torch",
+        "weights": str(weights),
+        "architecture": "resnet",
+        "settings": {"blocks": 1},
+    }
     chained = {"victim": victim, "detectors": [{"type": "foreign", "measures": ["energy"]}]}
     gateway.write_text(json.dumps({"models": {"own": chained}}))
     grid = Plan.model_validate(
