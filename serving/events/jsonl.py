@@ -3,8 +3,9 @@
 import fcntl
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,19 +57,19 @@ class JsonlFile:
         with self._open(os.O_RDONLY) as file:
             end, last = _tail(file)
             whole = end == os.fstat(file).st_size
-        found = NUMBER.match(last or b"")
-        if whole and found:
-            kept = self._path.with_name(f"{self._path.name}.{int(found[1])}")
+        number = _number(last or b"")
+        if whole and number:
+            kept = self._path.with_name(f"{self._path.name}.{number}")
             if not kept.exists():
                 self._path.rename(kept)
 
     def _kept(self) -> list[tuple[int, Path]]:
         """Files that were put away, with the number of their last record, in the order of it."""
-        names = (
-            path.name.removeprefix(f"{self._path.name}.") for path in self._path.parent.iterdir()
-        )
-        numbers = sorted(int(name) for name in names if name.isdecimal() and name.isascii())
-        return [(n, self._path.with_name(f"{self._path.name}.{n}")) for n in numbers]
+        if not self._path.parent.is_dir():
+            return []
+        named = re.compile(re.escape(self._path.name) + r"\.([1-9][0-9]*)")
+        files = ((named.fullmatch(path.name), path) for path in self._path.parent.iterdir())
+        return sorted((int(found[1]), path) for found, path in files if found and path.is_file())
 
     def _append(self, file: int, entries: list[tuple[float, Event]], at: float) -> list[Record]:
         end, last = _tail(file)
@@ -98,8 +99,10 @@ class JsonlFile:
             for number, path in self._kept():
                 if number > after:
                     with path.open("rb") as file:
-                        yield from _lines(file, after)
-                    after = number
+                        for line in _lines(file, after):
+                            yield line
+                            # of the record, not of the name, which anybody may give
+                            after = _number(line) or after
             if last is not None:
                 yield from _lines(last, after)
 
@@ -109,25 +112,26 @@ class JsonlFile:
         ``files`` were put away, and then moved from beside it; they come first, in their order.
         """
         where = str(self._path)
-        if not self._path.exists() and not self._head_path.exists():
+        if not (self._path.exists() or self._head_path.exists() or self._kept()):
             raise ConfigError(f"events '{where}': there are none; mantlet serve begins the log")
         try:
             with ExitStack() as stack:
                 end = unfinished = 0
                 with alone(self._path.parent):
-                    head, kept = self._head(), [path for _, path in self._kept()]
+                    head, kept = self._head(), self._kept()
                     now = (
                         stack.enter_context(self._path.open("rb")) if self._path.exists() else None
                     )
                     if now is not None:
                         end, _ = _tail(now.fileno())
                         unfinished = os.fstat(now.fileno()).st_size - end
-                told = [(str(path), _whole(path)) for path in (*files, *kept)]
+                told = [(str(path), _whole(path)) for path in (*files, *(path for _, path in kept))]
                 if now is not None:
                     told.append((where, (line[:-1] for line in now if now.tell() <= end)))
-                return audit.check(
+                report = audit.check(
                     self._chain, told, head, unfinished=unfinished, where=where, first=first
                 )
+            return replace(report, problems=(*report.problems, *_misnamed(kept)))
         except OSError as error:
             raise ConfigError(f"events '{where}' cannot be read: {error}") from error
 
@@ -183,6 +187,22 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _misnamed(kept: Iterable[tuple[int, Path]]) -> Iterator[str]:
+    """Files whose last record is not the one that they are named after: readers would look past them."""
+    for number, path in kept:
+        with path.open("rb") as file:
+            end, last = _tail(file.fileno())
+            whole = end == os.fstat(file.fileno()).st_size
+        if not whole or _number(last or b"") != number:
+            yield f"{path}: does not end with record {number}: renamed, put in, or cut off"
+
+
+def _number(line: bytes) -> int:
+    """The number of a record, 0 of none."""
+    found = NUMBER.match(line)
+    return int(found[1]) if found else 0
 
 
 def _whole(path: Path) -> Iterator[bytes]:

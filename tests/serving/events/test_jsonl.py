@@ -300,6 +300,45 @@ def test_no_file_takes_the_place_of_another(tmp_path: Path) -> None:
     assert (tmp_path / "events.jsonl.2").read_bytes() == b"of another log"
 
 
+def test_a_file_that_is_named_after_another_record_is_told_and_hides_nothing(
+    tmp_path: Path,
+) -> None:
+    filled(tmp_path)
+    (tmp_path / "events.jsonl.99").write_bytes(b"")
+    (tmp_path / "events.jsonl.6").rename(tmp_path / "events.jsonl.50")
+    renamed, put_in = jsonl(tmp_path).verify().problems
+
+    assert "events.jsonl.50: does not end with record 50" in renamed
+    assert "events.jsonl.99: does not end with record 99" in put_in
+    assert names(tmp_path) == [f"n{number}" for number in range(7)]
+
+
+def test_a_file_that_was_cut_off_after_it_was_put_away_is_told(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = tmp_path / "events.jsonl.4"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert "cut off" in jsonl(tmp_path).verify().problems[0]
+
+
+def test_what_only_looks_like_a_file_that_was_put_away_is_none(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "events.jsonl.007").write_bytes(b"")
+    (tmp_path / "events.jsonl.9").mkdir()
+    jsonl(tmp_path, most=SMALL).append(entries("n7"), NOW)
+
+    assert jsonl(tmp_path).verify().problems == ()
+    assert names(tmp_path) == [f"n{number}" for number in range(8)]
+
+
+def test_files_that_were_put_away_are_a_log_when_the_rest_is_gone(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "events.jsonl").unlink()
+    (tmp_path / "events.jsonl.head").unlink()
+
+    assert "its head is gone" in jsonl(tmp_path).verify().problems[0]
+
+
 def test_what_is_put_away_while_a_log_is_read_is_read_once(tmp_path: Path) -> None:
     filled(tmp_path)
     reading = jsonl(tmp_path).lines(0)
