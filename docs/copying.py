@@ -16,8 +16,6 @@ Record = Mapping[str, Any]
 Row = tuple[str, ...]
 THIEVES = {
     "plain": "plain",
-    "plain, longer": "twice as many updates",
-    "leaked discriminator, longer": "picks by the leaked discriminator; twice as many updates",
     "real share": "mixes in 10% real pictures",
     "leaked discriminator": "picks by the leaked discriminator, of five times as many",
     "jpeg 70": "JPEG 70 first",
@@ -30,6 +28,10 @@ THIEVES = {
     "10 accounts, mean": "mean of what ten accounts get for each latent",
     "another architecture": "trains linear layers, no convolutions",
 }
+
+
+KINDS = {"mnist": "digits", "mnist-test": "digits", "fashion": "clothes"}
+"""What the pictures of a family show."""
 
 
 @cache
@@ -53,16 +55,15 @@ def clones(**wanted: object) -> list[Record]:
 
 
 def budgets() -> str:
-    """The undefended victim, by budget."""
-    head = ("thief", "pictures", "seeds", *MEASURES, "`fid_served_real`")
+    """The undefended victims, by budget."""
+    head = ("pictures", "of", "seeds", *MEASURES, "`fid_served_real`")
+    own = clones(defense="none", thief="plain")
     rows = []
-    for thief in ("plain", "plain, longer"):
-        own = clones(defense="none", thief=thief)
-        for budget in sorted({r["budget"] for r in own}):
-            found = [r for r in own if r["budget"] == budget]
-            served = _told(found, "fid_served_real")
-            about = (THIEVES[thief], f"{budget:,}", str(len(found)))
-            rows.append((*about, *_measures(found), served))
+    known = list(KINDS)
+    for victim, budget in sorted(_kinds(own, "budget"), key=lambda k: (known.index(k[0]), k[1])):
+        found = [r for r in own if (r["victim"], r["budget"]) == (victim, budget)]
+        about = (f"{budget:,}", KINDS[victim], str(len(found)))
+        rows.append((*about, *_measures(found), _told(found, "fid_served_real")))
     return table(head, rows)
 
 
@@ -73,47 +74,55 @@ def defenses() -> str:
     """The plain thief at the largest budget, by defense, with what the defense costs honest clients."""
     head = (
         "defense",
+        "of",
         "seeds",
         *MEASURES,
         "`fid_clone_victim`, times",
+        "of what was served",
         "`fid_served_real`, one client / many",
         "PSNR, dB",
     )
     plain = clones(thief="plain", budget=_largest())
-    without = [r for r in plain if r["defense"] == "none"]
-    rows = []
-    for name in dict.fromkeys(r["defense"] for r in plain):
-        found = [r for r in plain if r["defense"] == name]
-        seeds = {r["seed"] for r in found}
-        same = [r for r in without if r["seed"] in seeds]
-        ratio = mean(r["fid_clone_victim"] for r in found) / mean(
-            r["fid_clone_victim"] for r in same
-        )
-        psnr = [r["psnr"] for r in found if r["psnr"] is not None]
-        served = f"{_told(found, 'fid_served_real')} / {_told(found, 'fid_served_real_many')}"
-        told = f"{mean(psnr):.1f}" if psnr and mean(psnr) > 20 else ""
-        rows.append(
-            (
-                name.replace("_", " "),
-                str(len(found)),
-                *_measures(found),
-                f"{ratio:.2f}",
-                served,
-                told,
-            )
-        )
-    return table(head, rows)
+    return table(head, [_defended(plain, *about) for about in _kinds(plain, "defense")])
+
+
+def _defended(plain: Sequence[Record], victim: str, name: str) -> Row:
+    of_victim = [r for r in plain if r["victim"] == victim]
+    found = [r for r in of_victim if r["defense"] == name]
+    seeds = {r["seed"] for r in found}
+    without = [r for r in of_victim if r["defense"] == "none" and r["seed"] in seeds]
+    ratio = mean(r["fid_clone_victim"] for r in found) / mean(
+        r["fid_clone_victim"] for r in without
+    )
+    psnr = [r["psnr"] for r in found if r["psnr"] is not None]
+    repeated = mean(r["fid_served_victim"] for r in found)
+    return (
+        name.replace("_", " "),
+        KINDS[victim],
+        str(len(found)),
+        *_measures(found),
+        f"{ratio:.2f}",
+        f"{repeated:.2f}, {mean(r['coverage_served'] for r in found):.0%}",
+        f"{_told(found, 'fid_served_real')} / {_told(found, 'fid_served_real_many')}",
+        f"{mean(psnr):.1f}" if psnr and mean(psnr) > 20 else "",
+    )
+
+
+def _kinds(found: Sequence[Record], *of: str) -> list[tuple[Any, ...]]:
+    """The victims, and whatever else is named, that records tell of, each once."""
+    return list(dict.fromkeys((r["victim"], *(r[name] for name in of)) for r in found))
 
 
 def thieves() -> str:
     """Thieves who do more than learn."""
-    head = ("defense", "thief", "seeds", *MEASURES, "p-value, worst seed")
-    found = [r for r in clones(budget=_largest()) if r["thief"] not in ("plain", "plain, longer")]
+    head = ("defense", "of", "thief", "seeds", *MEASURES, "p-value, worst seed")
+    found = [r for r in clones(budget=_largest()) if r["thief"] != "plain"]
     rows = []
-    for name, thief in dict.fromkeys((r["defense"], r["thief"]) for r in found):
-        own = [r for r in found if (r["defense"], r["thief"]) == (name, thief)]
+    for victim, name, thief in _kinds(found, "defense", "thief"):
+        own = [r for r in found if (r["victim"], r["defense"], r["thief"]) == (victim, name, thief)]
         worst = number(max(_last(r) for r in own)) if name == "watermark" else ""
-        rows.append((name.replace("_", " "), THIEVES[thief], str(len(own)), *_measures(own), worst))
+        about = (name.replace("_", " "), KINDS[victim], THIEVES[thief], str(len(own)))
+        rows.append((*about, *_measures(own), worst))
     return table(head, rows)
 
 
@@ -122,9 +131,9 @@ def proofs() -> str:
     cases: list[tuple[str, list[Record], bool]] = [
         ("what the API serves, marked", records(model="the API, marked"), True)
     ]
-    for thief in dict.fromkeys(r["thief"] for r in clones(defense="watermark")):
-        own = clones(defense="watermark", thief=thief)
-        cases.append((f"clone of marked pictures: {THIEVES[thief]}", own, True))
+    for victim, thief in _kinds(clones(defense="watermark"), "thief"):
+        own = clones(defense="watermark", victim=victim, thief=thief)
+        cases.append((f"clone of marked {KINDS[victim]}: {THIEVES[thief]}", own, True))
     others = [r for r in clones() if r["defense"] != "watermark"]
     cases += [
         ("clones of unmarked pictures", others, False),
@@ -179,8 +188,8 @@ def _measures(found: Sequence[Record]) -> tuple[str, ...]:
 def _told(found: Sequence[Record], measure: str) -> str:
     """Mean and standard deviation over seeds."""
     values = [r[measure] for r in found]
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}"
+    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{spread}"
 
 
 def _last(record: Record) -> float:

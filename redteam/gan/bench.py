@@ -111,8 +111,7 @@ def measured(house: House, case: Case) -> Record:
     """Steal, and compare the clone with the victim, with real pictures, and with the owner's key."""
     size, thief, start = house.bench.size, THIEVES[case.thief], perf_counter()
     generator = torch.Generator().manual_seed(100 * case.seed + 7)
-    training = size.clone.model_copy(update={"steps": thief.longer * size.clone.steps})
-    settings: Mapping[str, Any] = {"training": training, "chains": size.chains}
+    settings: Mapping[str, Any] = {"training": size.clone, "chains": size.chains}
     source = ByLatents(_oracle(house, case, thief), size.victim.latent, generator)
     haul = GanTheft.model_validate({**settings, **thief.attack}).run(
         source,
@@ -175,7 +174,11 @@ def likeness(house: House, made: Tensor) -> Record:
 
 
 def utility(house: House, name: str) -> Record:
-    """What one client alone, and many together, are served, compared with real pictures."""
+    """What one client alone, and many together, are served, compared with real pictures and with the clean API's.
+
+    ``fid_served_victim`` and ``coverage_served`` are those of a thief who does nothing but repeat what he was served;
+    without a defense, of the model's own pictures for other latents.
+    """
     if name not in house.utilities:
         house.utilities[name] = _utility(house, name)
     return house.utilities[name]
@@ -183,13 +186,15 @@ def utility(house: House, name: str) -> Record:
 
 def _utility(house: House, name: str) -> dict[str, float | None]:
     served = [house.asked(name, seed=2, clients=clients) for clients in (1, CLIENTS)]
-    one, many = (frechet(house.compared, house.features(pictures)) for pictures in served)
+    one, many = (house.features(pictures) for pictures in served)
     clean = house.asked(UNDEFENDED, seed=2)
     changed = (served[0] - clean).square().mean(dim=(1, 2, 3)).mean()
     psnr = float(-10 * changed.log10()) if changed > 0 else None
     return {
-        "fid_served_real": round(one, 3),
-        "fid_served_real_many": round(many, 3),
+        "fid_served_real": round(frechet(house.compared, one), 3),
+        "fid_served_real_many": round(frechet(house.compared, many), 3),
+        "fid_served_victim": round(frechet(house.clean_features, one), 3),
+        "coverage_served": round(coverage(house.clean_features, one), 4),
         "psnr": psnr and round(psnr, 2),
     }
 

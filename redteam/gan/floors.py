@@ -67,13 +67,12 @@ def missed(records: Sequence[Record], costs: Mapping[str, Any], largest: int) ->
 
 
 def _budgets(found: Found) -> Iterator[str]:
-    for thief in ("plain", "plain, longer"):
-        own = [r for r in found.clones if (r["defense"], r["thief"]) == (UNDEFENDED, thief)]
-        budgets = sorted({r["budget"] for r in own})
-        fids = [found.of("fid_clone_victim", thief=thief, budget=n) or 0.0 for n in budgets]
-        if fids != sorted(fids, reverse=True):
-            told = ", ".join(f"{b:,}: {fid:.2f}" for b, fid in zip(budgets, fids, strict=True))
-            yield f"fid_clone_victim of a thief, {thief}, does not fall over budgets ({told})"
+    own = [r for r in found.clones if (r["defense"], r["thief"]) == (UNDEFENDED, "plain")]
+    budgets = sorted({r["budget"] for r in own})
+    fids = [found.of("fid_clone_victim", budget=n) or 0.0 for n in budgets]
+    if fids != sorted(fids, reverse=True):
+        told = ", ".join(f"{b:,}: {fid:.2f}" for b, fid in zip(budgets, fids, strict=True))
+        yield f"fid_clone_victim does not fall over budgets ({told})"
     victim, real = found.of("fid_clone_victim"), found.of("fid_clone_real")
     if victim is not None and real is not None and victim >= real:
         yield f"the clone is not nearer to the API ({victim:.2f}) than to real pictures ({real:.2f})"
@@ -97,13 +96,11 @@ def _faint(found: Found) -> Iterator[str]:
 
 
 def _leak(found: Found) -> Iterator[str]:
-    for more in ("", ", longer"):
-        plain, leaked = (
-            found.of("fid_clone_real", thief=thief + more)
-            for thief in ("plain", "leaked discriminator")
-        )
-        if plain is not None and leaked is not None and leaked >= plain:
-            yield f"the leaked discriminator{more} brings fid_clone_real to {leaked:.2f}, and not under {plain:.2f}"
+    plain, leaked = (
+        found.of("fid_clone_real", thief=thief) for thief in ("plain", "leaked discriminator")
+    )
+    if plain is not None and leaked is not None and leaked >= plain:
+        yield f"the leaked discriminator brings fid_clone_real to {leaked:.2f}, and not under {plain:.2f}"
 
 
 def _utility(found: Found) -> Iterator[str]:

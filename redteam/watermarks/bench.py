@@ -28,11 +28,10 @@ from defenses.watermark.tracing import Suspect, payload, trace
 from mantlet import architectures, fidelity, weights
 from mantlet.data import load_images
 from mantlet.errors import ConfigError
+from mantlet.gan_training import GanSettings, fit_gan
 from mantlet.gan_training import drawn as drawn_by
-from mantlet.gan_training import fit_gan
 from mantlet.learned_marks import LearnedMark
 from mantlet.plugin import Setup
-from redteam.gan.cases import CLONE
 from redteam.judging import Record, lines
 from redteam.pools import arguments
 from redteam.watermarks import rivals
@@ -68,6 +67,7 @@ LEVELS = (0.1, 0.01, 1e-3, 1e-4, 1e-6)
 SCALES = (0.5, 0.75)
 """Factors that are tried beside 1 where all ways to look at a set are."""
 SIDE = 256
+COPYIST = GanSettings(steps=750, width=16, discriminator_width=16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Size:
     traces: int = 400
     drawn: int = 5_000
     bought: int = 20_000
-    copying: int = CLONE.steps
+    copying: int = COPYIST.steps
     keys: int = 1_000_000
     looks: int = 2_000
     washes: int = 20
@@ -364,7 +364,7 @@ def copied(bench: Bench, name: str, made: Making) -> list[Record]:
     mark = made(b"the owner's key", name)
     clean = torch.split(drawn(bench, name, bench.size.bought), 500)
     bought = torch.cat([levels(mark.embed(part, [CLIENTS[0]] * len(part))) for part in clean])
-    settings = CLONE.model_copy(update={"steps": bench.size.copying})
+    settings = COPYIST.model_copy(update={"steps": bench.size.copying})
     gan = fit_gan(bought, settings, torch.Generator().manual_seed(0))
     latents = torch.randn(SHOWN[-1], settings.latent, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -23,6 +23,8 @@ def clone(**fields: object) -> dict[str, Any]:
         "density": 1.0,
         "fid_served_real": 15.0,
         "fid_served_real_many": 15.0,
+        "fid_served_victim": 0.4,
+        "coverage_served": 0.97,
         "psnr": None,
         "p": {"64": 0.5, "2000": 0.25},
     }
@@ -46,8 +48,8 @@ def test_budgets_are_means_with_deviations_over_seeds(measured: dict[str, Any]) 
     lines = copying.budgets().splitlines()[2:]
 
     assert lines == [
-        "| plain | 1,000 | 1 | 8.0 | 30.0 | 90% | 1.00 | 15.0 |",
-        "| plain | 20,000 | 2 | 5.0 ± 1.4 | 30.0 ± 0.0 | 90% | 1.00 | 15.0 ± 0.0 |",
+        "| 1,000 | digits | 1 | 8.00 | 30.00 | 90% | 1.00 | 15.00 |",
+        "| 20,000 | digits | 2 | 5.00 ± 1.41 | 30.00 ± 0.00 | 90% | 1.00 | 15.00 ± 0.00 |",
     ]
 
 
@@ -59,8 +61,14 @@ def test_a_defense_is_compared_with_none_and_shows_its_price(measured: dict[str,
     ]
     none, blur = copying.defenses().splitlines()[2:]
 
-    assert none == "| none | 1 | 4.0 | 30.0 | 90% | 1.00 | 1.00 | 15.0 / 15.0 |  |"
-    assert blur == "| blur | 1 | 6.0 | 30.0 | 90% | 1.00 | 1.50 | 20.0 / 16.0 | 33.0 |"
+    assert (
+        none
+        == "| none | digits | 1 | 4.00 | 30.00 | 90% | 1.00 | 1.00 | 0.40, 97% | 15.00 / 15.00 |  |"
+    )
+    assert (
+        blur
+        == "| blur | digits | 1 | 6.00 | 30.00 | 90% | 1.00 | 1.50 | 0.40, 97% | 20.00 / 16.00 | 33.0 |"
+    )
 
 
 def test_a_thief_of_marked_pictures_shows_the_worst_seed(measured: dict[str, Any]) -> None:
@@ -72,7 +80,7 @@ def test_a_thief_of_marked_pictures_shows_the_worst_seed(measured: dict[str, Any
     ]
     washed, mixed = copying.thieves().splitlines()[2:]
 
-    assert washed.startswith("| watermark | JPEG 70 first | 2 |")
+    assert washed.startswith("| watermark | digits | JPEG 70 first | 2 |")
     assert washed.endswith("| 1e-07 |")
     assert mixed.endswith("|  |")
 
@@ -88,7 +96,7 @@ def test_proofs_take_the_worst_of_the_guilty_and_the_best_of_the_innocent(
     ]
     guilty, innocent = copying.proofs().splitlines()[2:]
 
-    assert guilty == "| clone of marked pictures: plain | 2 | 0.001 | 1e-07 | 2,000 |"
+    assert guilty == "| clone of marked digits: plain | 2 | 0.001 | 1e-07 | 2,000 |"
     assert innocent == "| clones of unmarked pictures | 2 | 0.04 | 0.25 | never |"
 
 

@@ -37,6 +37,8 @@ def test_every_thief_of_a_seed_gives_a_record_with_all_measures(
     for record in clones:
         assert record["fid_clone_victim"] >= 0
         assert 0 <= record["coverage"] <= 1
+        assert record["fid_served_victim"] >= 0
+        assert 0 <= record["coverage_served"] <= 1
         assert list(record["p"]) == ["32", "64"]
     assert {"bare_ms", "ratio"} <= found["cost"].keys()
     assert found["settings"]["clone"]["steps"] == SMALL.clone.steps
