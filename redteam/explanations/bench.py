@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """All thefts, and what `redteam.explained` measures of the maps themselves."""
+    """All thefts, and what is measured of the maps themselves."""
     bench.work.mkdir(parents=True, exist_ok=True)
     thefts = [stolen(bench, case) for case in track(list(cases(bench)), "explanations")]
     found = {
