@@ -97,10 +97,10 @@ class Mark:
         power = 10 ** (-asked / 10) - ROUNDING
 
         def marked(pattern: Tensor) -> Tensor:
-            shown = _tiled(pattern, images) * seen
+            shown = _tiled(pattern, images)
             if self._sparse:  # nothing is darker than black: what goes below it is not drawn
-                shown -= self._sparse * darkness(grey)
-            return added(images, shown, power)
+                shown = shown - self._sparse * darkness(grey)
+            return added(images, shown * seen, power)
 
         first = marked(pattern)
         if small or not self._share_at(height, width):

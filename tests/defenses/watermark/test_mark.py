@@ -98,6 +98,16 @@ def test_a_sparse_mark_brightens_black_less_and_keeps_the_psnr() -> None:
     assert haze[2] < haze[1] < haze[0]
 
 
+@pytest.mark.parametrize("masking", [0.0, 0.5, 1.0])
+def test_the_same_dots_are_drawn_on_black_whatever_is_taken_from_it(masking: float) -> None:
+    before = torch.zeros(1, 1, 28, 28)
+    whole = Mark(SECRET, "m", sparse=1.0).embed(before, ["ann"])
+    less = Mark(SECRET, "m", sparse=1.0, masking=masking, black=0.2).embed(before, ["ann"])
+
+    assert whole.any()
+    torch.testing.assert_close(less, whole)
+
+
 def test_a_sparse_mark_is_found() -> None:
     mark, before = Mark(SECRET, "m", sparse=1.0), pictures(64)
     served = mark.embed(before, ["ann"] * 64)
