@@ -170,12 +170,12 @@ def _claims(size: Size) -> list[Met]:
     met = [(name, "plain", largest) for name in (UNDEFENDED, FEW[0])]
     met += [(UNDEFENDED, "plain", least), (UNDEFENDED, "leaked discriminator", largest)]
     met += [(UNDEFENDED, "plain", budget) for budget in between]
-    met += [(name, "plain", largest) for name in (INPUTS[0], FEW[1])]
+    met += [(name, "plain", largest) for name in (INPUTS[0], FEW[1], *FAINT)]
     return met + [(MARKED, thief, largest) for thief in ("plain", "jpeg 70", "blur 0.7")]
 
 
 def _once(size: Size) -> list[Met]:
-    met = [(name, "plain") for name in (*FAINT, "adversarial_noise", FEW[2])]
+    met = [(name, "plain") for name in ("adversarial_noise", FEW[2])]
     met += [(UNDEFENDED, "real share"), (FEW[0], "10 accounts")]
     washed = ("black 0.05", "residue 16", "autoencoder", "median 3")
     met += [(MARKED, thief) for thief in (*washed, "10 accounts, mean", "another architecture")]
