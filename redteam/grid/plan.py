@@ -147,6 +147,13 @@ class Attacker(Section):
     against: tuple[str, ...] = ()
     victims: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _has_pictures(self) -> "Attacker":
+        if self.data == "none" and (self.composed or self.attack.needs_pool):
+            what = "composed" if self.composed else f"attack '{self.attack.type}'"
+            raise ValueError(f"{what} needs pictures, and data is none; give it foreign or own")
+        return self
+
 
 class Floor(Section):
     """What every record of the named rows must reach, or the bench fails."""

@@ -71,6 +71,11 @@ def test_paths_are_relative_to_the_plan_or_begin_with_a_folder(tmp_path: Path) -
         ({"defenses": {"a": {"gateway": "g.yaml", "defenses": ["rounding"]}}}, "in the gateway's"),
         ({"floors": [{"defense": "non", "measure": "l1", "most": 1}]}, "did you mean 'none'"),
         ({"attackers": {"a": {"attack": "knockoff", "undo": "bayes"}}}, "'none' has no defenses"),
+        ({"attackers": {"a": {"attack": "knockoff", "data": "none"}}}, "'knockoff' needs pictures"),
+        (
+            {"attackers": {"a": {"attack": "dfme", "data": "none", "composed": True}}},
+            "composed needs",
+        ),
         ({"budgets": [0]}, "budgets.0"),
         ({"victims": {}}, "victims"),
     ],
