@@ -243,7 +243,7 @@ def _judged(haul: Haul, *, target: Target, thief: Buyer, out: Path, began: float
         "rows_learned": len(haul.pictures),
         "pictures": len(haul.bought),
     }
-    if thief.features is not None:
+    if thief.features is not None and count > 1:  # of one there is no distribution
         seen = [embedded(one[:count], thief.features) for one in (haul.bought, made)]
         told["fid_clone_victim"] = round(frechet(*seen), 3)
     return {**told, "seconds": round(perf_counter() - began, 1)}

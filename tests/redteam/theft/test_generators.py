@@ -119,6 +119,17 @@ def test_too_few_pictures_for_a_batch_end_it_and_stay_on_the_tape(options: dict[
     assert (options["out"] / TAPE).is_file()
 
 
+def test_of_one_picture_a_clone_is_kept_without_a_distance(
+    options: dict[str, Any], files: Path
+) -> None:
+    mostly_real = {"surrogate": files / "own.npz", "set": (*TINY, "real_share=0.97")}
+    features = ROOT / "configs/models/mnist-lenet.safetensors"
+    told = bought(options, budget=1, features=features, **mostly_real)
+
+    assert (told["pictures"], told["fid_clone_victim"]) == (1, None)
+    assert (options["out"] / CLONE).is_file()
+
+
 def test_real_pictures_are_mixed_in(options: dict[str, Any], files: Path) -> None:
     told = bought(options, set=(*TINY, "real_share=0.25"), surrogate=files / "own.npz")
 
