@@ -50,7 +50,8 @@ class JsonlFile:
     def _put_away(self) -> None:
         """Give a file that is too large the number of its last record as a name, so that a new one is begun.
 
-        One with a line without an end is mended first, and put away at the next event.
+        One with a line without an end is mended first, and put away at the next event. Where a file has that
+        name already nothing is put away, and `verify` tells of it.
         """
         if self._most is None or not self._path.exists() or self._path.stat().st_size <= self._most:
             return
