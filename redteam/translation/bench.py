@@ -47,6 +47,8 @@ JUDGED = 500
 """Pairs on which the evenness of a copy's loss is measured."""
 ALARMED = FEWEST
 """Pictures that a thief has before it counts as suspected, in rows where defenses wait for that."""
+TRUTHS = {"fashion": 1, "cifar": 4}
+"""Seeds of networks that know nothing of the victim, trained on the truth of a thief's pictures."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"wavelet": 0.0},
     "wavelet": {},
@@ -65,7 +67,8 @@ class Shield:
     ``undone`` is a thief who knows the one filter, and inverts it before it learns; ``behind`` one who puts it
     behind its clone while it learns; ``stops`` one who is content with what it has when it is suspected;
     ``diluted`` one who has the
-    truth of its own pictures, and learns half of them from that. In copies of ``marked`` answers marks are looked
+    truth of its own pictures, and learns half of them from that; ``measured`` one who trains a network on that truth, fits
+    the dither's filter to what the answers differ in from that network's, and takes it off. In copies of ``marked`` answers marks are looked
     for. ``seeds`` are the most that are run.
     """
 
@@ -75,6 +78,7 @@ class Shield:
     behind: BandLimit | None = None
     stops: bool = False
     diluted: bool = False
+    measured: bool = False
     marked: bool = False
     seeds: int = 3
 
@@ -84,6 +88,7 @@ SHIELDS: Mapping[str, Shield] = {
     "none": Shield([], marked=True, seeds=1),
     "high_band_dither": Shield([HighBandDither()], marked=True),
     "high_band_dither, diluted": Shield([HighBandDither()], diluted=True, marked=True, seeds=1),
+    "high_band_dither, measured": Shield([HighBandDither()], measured=True, marked=True),
     "watermark": Shield([Watermark()], marked=True),
     "band_limit 1.45": Shield([EXAGGERATED]),
     "band_limit 1.45, undone": Shield([EXAGGERATED], undone=True),
@@ -298,13 +303,27 @@ def _copied(
     oracle = Clean(given, answers, as_suspected)
     means = PictureMeans(given, settings=bench.settings)
     generator = torch.Generator().manual_seed(seed)
-    if shield.diluted:
+    if shield.diluted or shield.measured:
+        given = given[:budget]
         wanted = torch.cat([serve(part) for part in torch.split(answers[:budget], 500)])
-        wanted[::2] = bench.pairs(domain).wanted[: len(wanted) : 2]
-        clone = attack.learn(given[:budget], wanted, means, generator)
+        if shield.diluted:
+            wanted[::2] = bench.pairs(domain).wanted[: len(wanted) : 2]
+        else:
+            wanted = _taken_off(wanted, translated(bench.network(domain, TRUTHS[domain]), given))
+        clone = attack.learn(given, wanted, means, generator)
     else:
         clone = attack.run(oracle, means, budget=budget, generator=generator).clone
     return clone, translated(clone, bench.pairs("test").given)
+
+
+def _taken_off(pictures: Tensor, alone: Tensor) -> Tensor:
+    """Pictures before `HighBandDither`, its signs fitted beside what another network made of the same inputs."""
+    dither, signs = HighBandDither(), high_band_dither.fitted(pictures, alone).sign().float()
+    found = pictures
+    for _ in range(3):
+        changes = [dither.change(part, signs) for part in torch.split(found, 500)]
+        found = (pictures - torch.cat(changes)).clamp(0, 1)
+    return found
 
 
 def _undone(pictures: Tensor, known: BandLimit) -> Tensor:

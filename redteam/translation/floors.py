@@ -8,7 +8,7 @@ from typing import Any
 
 from redteam.judging import Record, floor
 
-KINDS = ("undone", "diluted", "filter in the loss", "stops then")
+KINDS = ("undone", "measured", "diluted", "filter in the loss", "stops then")
 """Thieves who adapt, by the end of a shield's name."""
 SHIFTED, CONTROL = "cifar", "fashion"
 MARKS = {"high_band_dither": "p_dither", "watermark": "p_watermark"}

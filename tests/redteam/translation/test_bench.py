@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from defenses.band_limit import BandLimit
+from defenses.high_band_dither import HighBandDither
 from redteam.client.oracle import Oracle
 from redteam.pools import Pools
 from redteam.translation import bench as i2i
@@ -91,6 +92,17 @@ def test_who_knows_the_filter_undoes_it() -> None:
     undone = i2i._undone(served, known)
 
     assert (undone - pictures).abs().max() < 0.1 * (served - pictures).abs().max() + 1 / 255
+
+
+def test_who_has_the_truth_of_its_pictures_measures_the_dither_and_takes_it_off() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rough = torch.rand(200, 1, 9, 9, generator=generator)
+    clean = torch.nn.functional.interpolate(rough, size=(28, 28), mode="bilinear")
+    alone = clean + 0.02 * torch.randn(clean.shape, generator=generator)
+    served = i2i.serving(Shield([HighBandDither()]))(clean)
+    taken = i2i._taken_off(served, alone)
+
+    assert (taken - clean).square().mean() < 0.1 * (served - clean).square().mean()
 
 
 def test_the_oracle_counts_what_it_is_asked(bench: Bench) -> None:
