@@ -137,7 +137,8 @@ def test_a_thief_has_foreign_pictures_its_own_or_none(smoke: Plan, place: Place)
     target = smoke.victims["mnist"]
 
     def pool(data: str, seed: int = 0, families: Sequence[str] = ()) -> np.ndarray:
-        given = {"attack": "knockoff", "data": data, "families": families}
+        attack = "dfme" if data == "none" else "knockoff"
+        given = {"attack": attack, "data": data, "families": families}
         attacker = Attacker.model_validate(given)
         rng = np.random.default_rng(seed)
         return chains.pool(target, attacker, place, shape=SHAPE, rng=rng).numpy()
