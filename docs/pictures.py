@@ -14,20 +14,10 @@ from matplotlib.figure import Figure
 
 from docs import detection, explained
 from docs.detection import TITLES, alarmed, chosen, middle, records, told
+from redteam.grid.figures import GREY, STYLE
 
 FOLDER = Path(__file__).parent / "pictures"
 COLORS = {"mnist": "#1b6ca8", "fashion": "#d1732f"}
-GREY = "#8a8f98"
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "xtick.color": "#444",
-    "ytick.color": "#444",
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 130,
-}
 CURVES = {
     "knockoff notmnist": "#b3261e",
     "knockoff notmnist, 20% of rows": "#e07b39",
