@@ -29,7 +29,8 @@ def bench(
 ) -> None:
     """Steal as PLAN says, behind every defense, and write what clones are worth.
 
-    Runs only what is not done yet, and writes all of the plan that is done. Fails where a theft does, and where a floor of the plan is missed.
+    Runs only what is not done yet, and writes all of the plan that is done, here or in the records that the JSON has already.
+    Fails where a theft does, and where a floor of the plan is missed.
     """
     import torch
 
@@ -41,6 +42,7 @@ def bench(
     logs.configure("error")
     loaded = plans.load(plan, {"models": models, "work": work, "data": data})
     place = grid.Bench(loaded, data, work)
+    grid.written(loaded, output)  # what cannot be added to is told before the first theft
     try:
         with progress_bar("bench") as bar:
             task = bar.add_task("looking for what is done", total=None)
@@ -50,11 +52,17 @@ def bench(
 
             found = grid.run(place, only=only, jobs=jobs, progress=show)
     except KeyboardInterrupt:
-        kept = grid.write(grid.records_of(place), output)
+        kept, _ = grid.write(place, output)
         err.print(f"stopped: {kept} records are kept; the same command goes on from there")
         raise typer.Exit(130) from None
-    count = grid.write(grid.records_of(place), output)
+    count, before = grid.write(place, output)
     out.print(f"{output}: {count} records", markup=False)
+    if before:
+        err.print(
+            f"of these {before} stay as they were, for {work} has none of their thefts; where the plan has"
+            " changed since, delete them or run them again",
+            markup=False,
+        )
     for line in (*found.failed, *found.missed):
         err.print(f"mantlet: {line}", markup=False)
     if found.failed or found.missed:

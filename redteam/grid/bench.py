@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from mantlet import simplex
-from mantlet.errors import MantletError
+from mantlet.errors import ConfigError, MantletError
 from mantlet.types import Query
 from redteam import measures
-from redteam.grid import chains
+from redteam.grid import chains, summary
 from redteam.grid.chains import Chain, Place
 from redteam.grid.plan import Attacker, Cell, Plan
 from redteam.grid.thief import attack_of, oracle_of
@@ -128,7 +128,7 @@ def run(
             known[keys[cell]] = outcome
             _keep(bench.done, {"key": keys[cell], **outcome})
         progress(len(cells) - len(wanted) + number, len(cells), cell.words)
-    records = _chosen(cells, keys.values(), known)
+    records = list(_chosen(cells, keys.values(), known).values())
     return Found(records, failed, missed(bench.plan, records))
 
 
@@ -138,25 +138,59 @@ def missed(plan: Plan, records: Sequence[Record]) -> list[str]:
     return [words for words in found if words]
 
 
-def records_of(bench: Bench, only: str = "") -> list[Record]:
+def records_of(bench: Bench) -> dict[Cell, Record]:
     """Records of the plan's cells that are done."""
-    cells = bench.plan.cells(only)
+    cells = bench.plan.cells()
     return _chosen(cells, _keys(bench.plan, cells), kept(bench.done))
+
+
+def written(plan: Plan, path: Path) -> dict[Cell, Record]:
+    """Records of a results file by the cell of the plan that they are of; none where there is no file.
+
+    Raises `ConfigError` where it holds something else: to write there would lose it.
+    """
+    cells = {
+        _names(cell.victim, cell.defense, cell.attacker, cell.budget, cell.seed): cell
+        for cell in plan.cells()
+    }
+    found = {}
+    for record in summary.read(path) if path.exists() else ():
+        names = _names(
+            *(record[name] for name in ("victim", "defense", "attack", "budget", "seed"))
+        )
+        if names not in cells:
+            raise ConfigError(
+                f"results '{path}' hold the theft '{', '.join(names)}', which is not in the plan;"
+                " give another file with --out, or delete this one"
+            )
+        found[cells[names]] = {**record, "seeds": cells[names].seeds}
+    return found
+
+
+def _names(*parts: object) -> tuple[str, ...]:
+    return tuple(map(str, parts))
 
 
 def _chosen(
     cells: Iterable[Cell], keys: Iterable[str], known: Mapping[str, Record]
-) -> list[Record]:
+) -> dict[Cell, Record]:
     """Records of the cells that are done; how many ``seeds`` a theft has is the plan's to say."""
     pairs = zip(cells, keys, strict=True)
-    return [{**known[key], "seeds": cell.seeds} for cell, key in pairs if key in known]
+    return {cell: {**known[key], "seeds": cell.seeds} for cell, key in pairs if key in known}
 
 
-def write(records: Sequence[Record], path: Path) -> int:
-    """A JSON list with a record a line; tells how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(lines(records))
-    return len(records)
+def write(bench: Bench, path: Path) -> tuple[int, int]:
+    """A JSON list with a record a line, of the cells that are done and those that the file has already.
+
+    Tells how many there are, and how many stay as they were. Raises as `written` does.
+    """
+    done, before = records_of(bench), written(bench.plan, path)
+    known = before | done
+    records = [known[cell] for cell in bench.plan.cells() if cell in known]
+    if records:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lines(records))
+    return len(records), len(records) - len(done)
 
 
 def kept(path: Path) -> dict[str, Record]:

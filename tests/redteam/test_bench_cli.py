@@ -34,6 +34,24 @@ def test_bench_writes_the_records_and_fails_where_a_floor_is_missed(tmp_path: Pa
     assert "agreement" in bad.stderr
 
 
+def test_what_another_work_folder_found_stays_and_is_told(tmp_path: Path) -> None:
+    run(tmp_path)
+    found = run(tmp_path, "--work", f"{tmp_path}/other", "--only", "digits/none")
+
+    assert found.exit_code == 0, found.output
+    assert "found.json: 2 records" in found.output
+    assert f"of these 1 stay as they were, for {tmp_path}/other has none" in found.stderr
+
+
+def test_a_file_of_another_plan_is_refused_before_the_first_theft(tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text(json.dumps(RECORDS))
+    found = run(tmp_path)
+
+    assert isinstance(found.exception, ConfigError)
+    assert "give another file with --out" in str(found.exception)
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_plan_with_an_unknown_network_is_refused_before_the_first_theft(tmp_path: Path) -> None:
     found = run(tmp_path, clone={"architecture": "lenett"})
 

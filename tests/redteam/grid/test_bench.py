@@ -1,13 +1,16 @@
 """The grid: nothing is run twice, a change runs what it changes, and what fails is told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
 from mantlet.data import Images
+from mantlet.errors import ConfigError
 from redteam.grid import bench, plan, summary
 from redteam.grid.bench import Bench
 from serving.pipeline import Pipeline
@@ -146,12 +149,54 @@ def test_progress_counts_what_was_done_before(tmp_path: Path) -> None:
 
 
 def test_records_are_written_a_line_each(tmp_path: Path) -> None:
-    path = tmp_path / "folder/found.json"
-    count = bench.write([{"a": 1}, {"a": 2}], path)
+    found, path = made(tmp_path), tmp_path / "folder/found.json"
+    nothing = bench.write(found, path)
+    begun = path.exists()
+    counted(found)
+    count = bench.write(found, path)
 
-    assert count == 2
-    assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
+    assert (nothing, begun, count) == ((0, 0), False, (2, 0))
+    assert json.loads(path.read_text()) == list(bench.records_of(found).values())
     assert path.read_text().count("\n") == 4
+
+
+def test_records_of_another_work_folder_stay_in_the_file_in_the_order_of_the_plan(
+    tmp_path: Path,
+) -> None:
+    found, path = made(tmp_path), tmp_path / "found.json"
+    counted(found)
+    bench.write(found, path)
+    before = json.loads(path.read_text())
+    changed = {"none": {}, "rounded": {"defenses": [{"type": "rounding", "decimals": 2}]}}
+    other = replace(made(tmp_path, defenses=changed, seeds=2), work=tmp_path / "other")
+    counted(other, only="digits/rounded")
+    count = bench.write(other, path)
+    none, *rounded = json.loads(path.read_text())
+
+    assert count == (3, 1)
+    assert none == before[0] | {"seeds": 2}
+    assert [(r["defense"], r["seed"]) for r in rounded] == [("rounded", 0), ("rounded", 1)]
+    assert rounded[0]["l1"] < before[1]["l1"], "what was run again is as it was found now"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"attack": "another"}, "hold the theft 'digits, none, another, 40, 0'.*--out"),
+        ({"seed": None}, "'digits, none, own, 40, None', which is not in the plan"),
+    ],
+)
+def test_a_file_with_thefts_that_the_plan_does_not_name_is_not_written_over(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    own = {"victim": "digits", "defense": "none", "attack": "own", "budget": 40, "seed": 0}
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([dict.fromkeys(summary.FIELDS) | own | change]))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=words):
+        bench.write(made(tmp_path), path)
+
+    assert path.read_bytes() == before
 
 
 def test_rows_that_honest_clients_are_denied_are_no_service(
