@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mantlet.errors import ConfigError
-from mantlet.types import Query, Signal
+from mantlet.types import Query
 from serving.events.chain import Chain
 from serving.events.jsonl import JsonlFile
 from serving.events.kinds import ANY_EVENT, Judged, Unban
@@ -19,6 +19,7 @@ from serving.events.sqlite import SqliteFile
 from serving.folding import CAMPAIGN, Folded, Memory
 from serving.policy import ALLOWED, Decision, Level, Policy, check_levels, end_of_refusal
 from serving.settings import load
+from serving.signals import Signals
 
 COUNTS = "(all that enforce)"
 SQLITE = b"SQLite format 3\0"
@@ -116,33 +117,31 @@ def _note(levels: list[str], name: str) -> None:
 
 def _decide(policy: Policy, event: Judged, at: float, memory: Memory) -> Decision:
     """What the policy does with a row of the client as the event shows it."""
-    signals = {name: _signal(o.suspicion, o.alarm) for name, o in event.detectors.items()}
+    said = {name: ([o.suspicion], [o.alarm]) for name, o in event.detectors.items()}
     # what counts is at suspicion 1 exactly when it has alarmed
-    signals[COUNTS] = _signal(event.suspicion, event.suspicion >= 1)
+    said[COUNTS] = [event.suspicion], [event.suspicion >= 1]
     if event.campaign is not None:
-        signals[CAMPAIGN] = _signal(1.0, True)
+        said[CAMPAIGN] = [1.0], [True]
     for level in policy.levels:
         for name in level.signals:
-            signals.setdefault(name, _signal(0.0, False))
-    row = {event.client: [0]}
-    folded = Folded(row, np.array([event.rows]), signals, {event.client: dict(memory)})
+            said.setdefault(name, ([0.0], [False]))
+    row, memories = {event.client: [0]}, {event.client: dict(memory)}
+    folded = Folded(row, np.array([event.rows]), Signals.told(said), memories)
     tier = ALLOWED if event.allowed else event.tier
     query = Query([event.client], torch.zeros(1), at, [tier])
     return policy.decide(query, folded, [COUNTS])
 
 
-def _signal(suspicion: float, alarm: bool) -> Signal:
-    return Signal(torch.tensor([suspicion]), torch.tensor([alarm]), COUNTS)
-
-
 def _judgements(path: Path) -> Iterator[tuple[float, Judged | Unban]]:
     """The events of a log that tell how a client stood, or stands no more, with their times."""
-    if not path.is_file():
-        raise ConfigError(f"events '{path}': no such file; give the log that the gateway wrote")
-    with path.open("rb") as file:
-        sqlite = file.read(len(SQLITE)) == SQLITE
     unsealed = Chain(b"")  # who replays need not have the gateway's secret
-    journal = SqliteFile(path, unsealed) if sqlite else JsonlFile(path, unsealed)
+    journal: JsonlFile | SqliteFile = JsonlFile(path, unsealed)
+    if not journal.begun():
+        raise ConfigError(f"events '{path}': no such file; give the log that the gateway wrote")
+    if path.is_file():  # else all of it was put away
+        with path.open("rb") as file:
+            if file.read(len(SQLITE)) == SQLITE:
+                journal = SqliteFile(path, unsealed)
     for number, line in enumerate(journal.lines(0), 1):
         try:
             told = orjson.loads(line)

@@ -107,13 +107,17 @@ class JsonlFile:
             if last is not None:
                 yield from _lines(last, after)
 
+    def begun(self) -> bool:
+        """Whether there is anything to read: the file, or such as were put away."""
+        return self._path.is_file() or bool(self._kept())
+
     def verify(self, files: Sequence[Path] = (), first: int = 1) -> audit.Report:
         """Check every record from number ``first`` up to the end that the file has now.
 
         ``files`` were put away, and then moved from beside it; they come first, in their order.
         """
         where = str(self._path)
-        if not (self._path.exists() or self._head_path.exists() or self._kept()):
+        if not (self.begun() or self._head_path.exists()):
             raise ConfigError(f"events '{where}': there are none; mantlet serve begins the log")
         try:
             with ExitStack() as stack:

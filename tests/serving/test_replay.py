@@ -102,6 +102,18 @@ def test_a_log_that_is_not_there_is_refused(tmp_path: Path) -> None:
         replay(tmp_path / "none.jsonl", SHIPPED)
 
 
+def test_a_log_of_which_all_was_put_away_is_read_in_its_order(tmp_path: Path) -> None:
+    strict = policy(tmp_path, "policy:\n- {name: normal}\n- {name: early, suspicion: 0.3}\n")
+    log = logged(tmp_path)
+    whole, lines = replay(log, strict), log.read_bytes().splitlines(keepends=True)
+    for first, last in ((0, 1), (1, len(lines))):
+        log.with_name(f"{log.name}.{last}").write_bytes(b"".join(lines[first:last]))
+    log.unlink()
+
+    assert len(lines) > 2
+    assert replay(log, strict) == whole
+
+
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     log = logged(tmp_path)
     lines = log.read_bytes().splitlines(keepends=True)
