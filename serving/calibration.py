@@ -87,6 +87,7 @@ def enrol(
 
     That is what any honest client may, and what such rows would let them, and what the worst stretch of these
     reaches: traffic that drifts is not as it is in the mean, and a tier never makes a client suspect.
+    Scores that the detectors' settings leave out keep the bounds that the tier had.
     """
     asked = _predict(victim, inputs)
     enrolled = dict(learned)
@@ -95,8 +96,9 @@ def enrol(
         if own and isinstance(detector, EvidenceDetector):
             loaded = taught(detector, own)
             bounds = [loaded.tolerated("default"), _tolerated(loaded, asked), _worst(loaded, asked)]
-            own = {**own, f"tolerated.{tier}": loaded.kept(np.max(bounds, axis=0))}
-            enrolled[detector.name] = own
+            field = f"tolerated.{tier}"
+            before = taught(detector, {**own, "tolerated": own.get(field, own["tolerated"])})
+            enrolled[detector.name] = {**own, field: before.kept(np.max(bounds, axis=0))}
     return enrolled
 
 

@@ -220,6 +220,23 @@ def test_a_tier_enrols_with_some_of_the_measures_that_were_calibrated(
         assert bound == wider.get(measure, default[measure])
 
 
+def test_a_tier_that_enrols_anew_with_fewer_measures_keeps_its_bounds_of_the_others() -> None:
+    victim, dark = TinyVictim(), 0.2 * rows(600).numpy()
+    learned = calibration.learn(victim, (Foreign(), Bright()), rows(600).numpy())
+    every = calibration.enrol(victim, (Foreign(), Bright()), dark, learned, "own")
+    fewer = (Foreign(measures=("mahalanobis",)),)
+    again = calibration.enrol(victim, fewer, rows(600).numpy(), every, "own")
+    first, then = (
+        dict(zip(ORDER, e["foreign"]["tolerated.own"], strict=True)) for e in (every, again)
+    )
+    default = dict(zip(ORDER, learned["foreign"]["tolerated"], strict=True))
+
+    assert first["residual"] > default["residual"]
+    assert (then["residual"], then["energy"]) == (first["residual"], first["energy"])
+    assert then["mahalanobis"] < first["mahalanobis"], "what is measured anew is as it is now"
+    assert again["bright"] is every["bright"]
+
+
 def test_a_tier_of_few_scores_is_one_stretch() -> None:
     """A hundred scores or less say nothing of a tenth of them."""
     short, long = bound_of_a_tier(*[0.0] * 199), bound_of_a_tier(*[0.0] * 1000)
