@@ -126,6 +126,12 @@ def test_a_tensor_that_contradicts_itself_is_refused(tensor: dict[str, Any], tai
         wire.answer_v2(*v2(tensor, tail), OF)
 
 
+@pytest.mark.parametrize("length", ["", "-1", "²", "1e2", "9" * 5000])
+def test_a_header_whose_length_is_none_is_refused(length: str) -> None:
+    with pytest.raises(TargetError, match="which is no length"):
+        wire.answer_v2({wire.HEADER_LENGTH: length}, b"{}", OF)
+
+
 def test_probabilities_and_labels_are_told_apart() -> None:
     scores = wire.checked(np.array([[0.2, 0.8001], [1.0, 0.0]]), 2, OF)
 
