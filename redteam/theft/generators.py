@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from mantlet import architectures
-from mantlet.data import parse_rows
 from mantlet.errors import ConfigError
 from mantlet.fidelity import embedded, frechet
 from mantlet.gan_training import drawn
@@ -24,7 +23,7 @@ from redteam.client.over_http import OverHttp
 from redteam.client.tape import records_of
 from redteam.client.wire import Model
 from redteam.theft.attacking import TAPE, Target, Thief, keep, stolen
-from redteam.theft.order import By, Order, look, parsed, pictures, require_own, validated
+from redteam.theft.order import By, Order, look, parsed, require_own, rows_of, validated
 
 SHEET = "clone.png"
 """Of an output folder: rows of pictures that were bought, and below them as many that the clone draws."""
@@ -122,8 +121,7 @@ def prepared(order: Order) -> tuple[Target, Buyer]:
     made = _made(order, model)
     real = torch.zeros(0, *made)
     if order.surrogate is not None:
-        choice = {"split": order.surrogate_split, "rows": parse_rows(order.surrogate_rows)}
-        real = torch.from_numpy(pictures(order.surrogate, "surrogate", None, **choice).x)
+        real = rows_of(order.surrogate, "surrogate", None, **order.choice)
     if attack.real_share and (not len(real) or real.shape[1:] != made):
         raise ConfigError(
             f"real_share mixes in real pictures of shape {made}; give them with --surrogate"

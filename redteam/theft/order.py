@@ -100,6 +100,11 @@ class Order(BaseModel):
         return (keys[0] if keys else "") if self.ask_eval else None
 
     @property
+    def choice(self) -> dict[str, Any]:
+        """Which of the surrogate's rows the thief has."""
+        return {"split": self.surrogate_split, "rows": parse_rows(self.surrogate_rows)}
+
+    @property
     def judges(self) -> Path:
         """The file that judges the clone; raises `ConfigError` where there is none."""
         if self.eval is None:
@@ -127,7 +132,7 @@ def prepared(order: Order) -> tuple[Target, Thief, Images]:
         order.seed,
         order.average,
         order.jitter,
-        None if order.cover is None else _rows(order.cover, "cover", model),
+        None if order.cover is None else rows_of(order.cover, "cover", model),
         order.cover_share,
     )
     records_of(order.out / TAPE, thief.header(target))
@@ -140,8 +145,7 @@ def _means(order: Order, attack: Attack, model: Model | None, judged: Images) ->
         raise ConfigError(f"attack '{order.name}' asks about pictures of its own; give --surrogate")
     pool = torch.zeros(0, *judged.x.shape[1:])
     if order.surrogate is not None:
-        choice = {"split": order.surrogate_split, "rows": parse_rows(order.surrogate_rows)}
-        pool = _rows(order.surrogate, "surrogate", model, **choice)
+        pool = rows_of(order.surrogate, "surrogate", model, **order.choice)
     assert judged.y is not None
     told = model.classes if model is not None else None
     classes = order.classes or told or int(judged.y.max()) + 1
@@ -154,10 +158,6 @@ def _means(order: Order, attack: Attack, model: Model | None, judged: Images) ->
             " choose an architecture that does with --clone"
         ) from error
     return means
-
-
-def _rows(path: Path, what: str, model: Model | None, **choice: Any) -> torch.Tensor:
-    return torch.from_numpy(pictures(path, what, model, **choice).x)
 
 
 def parse_attack(name: str, sets: Iterable[str], *, label_only: bool = False) -> Attack:
@@ -253,3 +253,8 @@ def pictures(path: Path, what: str, model: Model | None, **choice: Any) -> Image
             f"{what} '{path}' has pictures of shape {shape}; the target's model takes {model.shape}"
         )
     return images
+
+
+def rows_of(path: Path, what: str, model: Model | None, **choice: Any) -> torch.Tensor:
+    """(n, *shape) `pictures` without what is known of them."""
+    return torch.from_numpy(pictures(path, what, model, **choice).x)

@@ -14,9 +14,8 @@ from redteam.attacks.attack import Progress
 from redteam.attacks.translation import I2i, Learned, PictureMeans
 from redteam.client.oracle import Cut, Refused
 from redteam.client.tape import records_of
-from redteam.client.wire import Model
 from redteam.theft.attacking import TAPE, Target, Thief, keep, stolen
-from redteam.theft.order import Order, look, parsed, pictures, require_own, validated
+from redteam.theft.order import Order, look, parsed, require_own, rows_of, validated
 
 MEASURED = ("psnr_learned", "psnr_to_target", "psnr_unchanged")
 
@@ -35,10 +34,9 @@ def prepared(order: Order) -> tuple[Target, Thief, Tensor]:
         raise ConfigError(
             f"model '{order.model}' makes no pictures of pictures; attack 'i2i' is for one that translates"
         )
-    choice = {"split": order.surrogate_split, "rows": parse_rows(order.surrogate_rows)}
-    pool = _rows(order.surrogate, "surrogate", model, **choice)
-    judged = _rows(order.judges, "eval", model, split="test", rows=parse_rows(order.eval_rows))
-    cover = None if order.cover is None else _rows(order.cover, "cover", model)
+    pool = rows_of(order.surrogate, "surrogate", model, **order.choice)
+    judged = rows_of(order.judges, "eval", model, split="test", rows=parse_rows(order.eval_rows))
+    cover = None if order.cover is None else rows_of(order.cover, "cover", model)
     for what, rows in (("eval", judged), ("cover", cover)):
         if rows is not None and rows.shape[1] != pool.shape[1]:
             raise ConfigError(
@@ -53,10 +51,6 @@ def prepared(order: Order) -> tuple[Target, Thief, Tensor]:
     thief = Thief(attack, _means(order, pool), order.budget, order.seed, *tricks)
     records_of(order.out / TAPE, thief.header(target))
     return target, thief, judged
-
-
-def _rows(path: Path, what: str, model: Model | None, **choice: Any) -> Tensor:
-    return torch.from_numpy(pictures(path, what, model, **choice).x)
 
 
 def _means(order: Order, pool: Tensor) -> PictureMeans:
