@@ -221,7 +221,7 @@ class OnnxVictim(VictimPlugin):
         for start in range(0, len(rows), self._batch):
             piece = rows[start : start + self._batch]
             padded = np.resize(piece, (self._batch, *piece.shape[1:]))  # repeats rows to fill up
-            answers = session.run(self._session, self._outputs, name, padded)
+            answers = session.run(self._session, self._outputs, name, padded, at_once=self._batch)
             pieces.append([answer[: len(piece)] for answer in answers])
         return pieces
 

@@ -52,6 +52,16 @@ def linear(
     )
 
 
+def counting() -> bytes:
+    """``scores`` (rows, 4) of (rows, 4) zeros: the number of the rows that are run together."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], start=0, end=1),
+        helper.make_node("Cast", ["shape"], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "count"], ["scores"]),
+    ]
+    return model(nodes, [tensor("x", ["rows", 4])], [tensor("scores", ["rows", 4])])
+
+
 def expected(rows: np.ndarray) -> np.ndarray:
     """(n, 3) probabilities of (n, 4) rows, by numpy."""
     logits = rows.astype(np.float64) @ MATRIX

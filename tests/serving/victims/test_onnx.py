@@ -62,7 +62,7 @@ def test_logits_declared_as_probabilities_are_refused_at_load(tmp_path: Path) ->
         opened(tmp_path, linear(), scores="probabilities")
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, 4, 300])
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_file_with_a_fixed_batch_is_run_in_pieces(tmp_path: Path, batch: int, count: int) -> None:
     rows = random_rows(count)

@@ -8,7 +8,7 @@ import pytest
 
 from mantlet.errors import ConfigError, VictimError, WeightsError
 from serving.victims import session
-from tests.serving.victims.models import linear
+from tests.serving.victims.models import counting, linear
 
 
 def test_one_thread_that_does_not_spin() -> None:
@@ -29,6 +29,17 @@ def test_a_file_gives_the_same_answers_as_its_bytes(tmp_path: Path) -> None:
 
     assert answers[0].shape == (3, 3)
     np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize(("rows", "together"), [(3, [3]), (600, [256, 88]), (0, [])])
+def test_many_rows_are_run_in_parts(rows: int, together: list[int]) -> None:
+    """A session keeps the memory of its largest pass. The model answers how many rows it was given."""
+    opened = session.open_session(counting())
+    (answers,) = session.run(opened, ["scores"], "x", np.zeros((rows, 4), np.float32))
+    found = sorted(set(answers[:, 0].astype(int).tolist()), reverse=True)
+
+    assert answers.shape == (rows, 4)
+    assert found == together
 
 
 def test_damaged_bytes_are_named_as_such(tmp_path: Path) -> None:
