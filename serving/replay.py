@@ -135,13 +135,14 @@ def _decide(policy: Policy, event: Judged, at: float, memory: Memory) -> Decisio
 def _judgements(path: Path) -> Iterator[tuple[float, Judged | Unban]]:
     """The events of a log that tell how a client stood, or stands no more, with their times."""
     unsealed = Chain(b"")  # who replays need not have the gateway's secret
-    journal: JsonlFile | SqliteFile = JsonlFile(path, unsealed)
-    if not journal.begun():
+    lines = JsonlFile(path, unsealed)
+    if not lines.begun():
         raise ConfigError(f"events '{path}': no such file; give the log that the gateway wrote")
+    sqlite = False
     if path.is_file():  # else all of it was put away
         with path.open("rb") as file:
-            if file.read(len(SQLITE)) == SQLITE:
-                journal = SqliteFile(path, unsealed)
+            sqlite = file.read(len(SQLITE)) == SQLITE
+    journal = SqliteFile(path, unsealed) if sqlite else lines
     for number, line in enumerate(journal.lines(0), 1):
         try:
             told = orjson.loads(line)
