@@ -1,31 +1,39 @@
 """The commands ``bench`` and ``report``."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress, TaskID
 
 from serving.cli import err, out, progress_bar
 
+BEFORE = (
+    "of these {before} stay as they were, for {work} has none of their thefts; where the plan has changed"
+    " since, delete them or run them again"
+)
+
+
+PlanFile = Annotated[Path, typer.Argument(help="A YAML plan, such as configs/bench/smoke.yaml.")]
+Data = Annotated[
+    Path, typer.Option(envvar="MANTLET_DATA", help="Folder of the pictures, as .npz files.")
+]
+Output = Annotated[Path, typer.Option("--out", help="The JSON to write, a record a theft.")]
+Work = Annotated[Path, typer.Option(help="Where every record is kept as soon as it is there.")]
+Models = Annotated[Path | None, typer.Option(help="Folder that $models of the plan stands for.")]
+Jobs = Annotated[int, typer.Option(help="Processes of one thread each.", min=1, max=64)]
+Only = Annotated[str, typer.Option(help="VICTIM/DEFENSE/ATTACKER; parts may be left empty.")]
+
 
 def bench(
-    plan: Annotated[Path, typer.Argument(help="A YAML plan, such as configs/bench/smoke.yaml.")],
-    data: Annotated[
-        Path, typer.Option(envvar="MANTLET_DATA", help="Folder of the pictures, as .npz files.")
-    ],
-    output: Annotated[
-        Path, typer.Option("--out", help="The JSON to write, a record a theft.")
-    ] = Path("protection.json"),
-    work: Annotated[
-        Path, typer.Option(help="Where every record is kept as soon as it is there.")
-    ] = Path(".mantlet/bench"),
-    models: Annotated[
-        Path | None, typer.Option(help="Folder that $models of the plan stands for.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes of one thread each.", min=1, max=64)] = 2,
-    only: Annotated[
-        str, typer.Option(help="VICTIM/DEFENSE/ATTACKER; parts may be left empty.")
-    ] = "",
+    plan: PlanFile,
+    data: Data,
+    output: Output = Path("protection.json"),
+    work: Work = Path(".mantlet/bench"),
+    models: Models = None,
+    jobs: Jobs = 2,
+    only: Only = "",
 ) -> None:
     """Steal as PLAN says, behind every defense, and write what clones are worth.
 
@@ -45,28 +53,24 @@ def bench(
     grid.written(loaded, output)  # what cannot be added to is told before the first theft
     try:
         with progress_bar("bench") as bar:
-            task = bar.add_task("looking for what is done", total=None)
-
-            def show(done: int, of: int, what: str) -> None:
-                bar.update(task, completed=done, total=of, description=what)
-
-            found = grid.run(place, only=only, jobs=jobs, progress=show)
+            shown = partial(_show, bar, bar.add_task("looking for what is done", total=None))
+            found = grid.run(place, only=only, jobs=jobs, progress=shown)
     except KeyboardInterrupt:
         kept, _ = grid.write(place, output)
         err.print(f"stopped: {kept} records are kept; the same command goes on from there")
         raise typer.Exit(130) from None
-    count, before = grid.write(place, output)
-    out.print(f"{output}: {count} records", markup=False)
+    kept, before = grid.write(place, output)
+    out.print(f"{output}: {kept} records", markup=False)
     if before:
-        err.print(
-            f"of these {before} stay as they were, for {work} has none of their thefts; where the plan has"
-            " changed since, delete them or run them again",
-            markup=False,
-        )
+        err.print(BEFORE.format(before=before, work=work), markup=False)
     for line in (*found.failed, *found.missed):
         err.print(f"mantlet: {line}", markup=False)
     if found.failed or found.missed:
         raise typer.Exit(1)
+
+
+def _show(bar: Progress, task: TaskID, done: int, of: int, what: str) -> None:
+    bar.update(task, completed=done, total=of, description=what)
 
 
 def report(

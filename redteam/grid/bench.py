@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mantlet import simplex
 from mantlet.errors import ConfigError, MantletError
@@ -302,17 +302,13 @@ def measure(rows: Rows, cell: Cell) -> Record:
         clone.architecture,
         clone.settings,
     )
-    at_once = plan.sent_at_once(cell.defense)
-    house = House(pipeline, chain.search, memories, at_once, attacker.tier)
+    house = House(pipeline, chain.search, memories, plan.sent_at_once(cell.defense), attacker.tier)
     own = chains.own_rows(target, place, shape=shape, rng=rng) if attacker.cover else None
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     oracle = oracle_of(attacker, house, cell, stock=own, generator=generator)
     attack = attack_of(plan, attacker, cell.defense)
     loot = attack.run(oracle, means, budget=cell.budget, generator=generator)
-    inputs, labels = chains.judged_on(target, place, shape)
-    scores = measures.clone_scores(
-        measures.probabilities(loot.clone, inputs), measures.clean(pipeline.victim, inputs), labels
-    )
+    scores = _worth(loot.clone, pipeline, *chains.judged_on(target, place, shape))
     return {
         "victim": cell.victim,
         "defense": cell.defense,
@@ -329,6 +325,14 @@ def measure(rows: Rows, cell: Cell) -> Record:
         "adaptive": attacker.adaptive,
         "seconds": round(perf_counter() - began, 1),
     }
+
+
+def _worth(
+    clone: nn.Module, pipeline: Pipeline, inputs: Tensor, labels: Tensor
+) -> dict[str, float]:
+    """What a clone is worth on (n, *shape) inputs of (n,) labels."""
+    stolen = measures.probabilities(clone, inputs)
+    return measures.clone_scores(stolen, measures.clean(pipeline.victim, inputs), labels)
 
 
 def _treated(house: House, attacker: Attacker) -> Record:
