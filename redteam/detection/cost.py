@@ -38,10 +38,9 @@ def measured(
     young, old = ({"client": _remembered(pipeline, inputs, scores, count)} for count in earlier)
     one = Query(["client"], inputs[:1], float(earlier[1]))
     own = {name: score[:1] for name, score in scores.items()}
-    batch = Query([f"client {i}" for i in range(BATCH)], inputs[:BATCH], float(earlier[1]))
+    batch, known = _crowd(inputs, float(earlier[1]), old["client"])
     prediction = pipeline.predict(batch)
     seen = pipeline.score(batch, prediction)
-    known = dict.fromkeys(batch.clients, old["client"])
     timed = _medians_us(
         {
             "fold_young": lambda: pipeline.fold.run(one, own, young),
@@ -70,8 +69,8 @@ def _alone(pipeline: Pipeline, detector: Detector, stream: Stream, rounds: int) 
     sent = stream.order[0]
     inputs, (_, scores) = stream.inputs(sent), scored(own, stream, sent)
     memory = _remembered(own, inputs, scores, len(sent))
-    batch = Query([f"client {i}" for i in range(BATCH)], inputs[:BATCH], float(len(sent)))
-    prediction, known = own.predict(batch), dict.fromkeys(batch.clients, memory)
+    batch, known = _crowd(inputs, float(len(sent)), memory)
+    prediction = own.predict(batch)
     seen = own.score(batch, prediction)
     timed = _medians_us(
         {
@@ -81,6 +80,12 @@ def _alone(pipeline: Pipeline, detector: Detector, stream: Stream, rounds: int) 
         rounds,
     )
     return {"what": f"detector {detector.name}", "state_bytes": len(pack(memory))} | timed
+
+
+def _crowd(inputs: Tensor, at: float, memory: Memory) -> tuple[Query, dict[str, Memory]]:
+    """A batch of a row a client, of all of whom the same is remembered."""
+    batch = Query([f"client {i}" for i in range(BATCH)], inputs[:BATCH], at)
+    return batch, dict.fromkeys(batch.clients, memory)
 
 
 def _remembered(pipeline: Pipeline, inputs: Tensor, scores: Scores, count: int) -> Memory:

@@ -52,36 +52,35 @@ def measure(
     coverage = next((d for d in pipeline.detectors if isinstance(d, Coverage)), None)
     if coverage is None:
         raise ConfigError("the model has no detector of type coverage; add one and calibrate")
-    named = measures.clean(pipeline.victim, torch.from_numpy(test)).argmax(dim=1)
+    inputs = torch.from_numpy(test)
+    named = measures.clean(pipeline.victim, inputs).argmax(dim=1)
     measured = []
     for name, pool in pools.items():
-        cells: list[list[int]] = []
-        agreed: list[list[float]] = []
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            chosen = torch.from_numpy(pool[rng.permutation(len(pool))[: max(budgets)]])
-            cells.append([_cells(pipeline, coverage, chosen[:budget]) for budget in budgets])
-            agreed.append([])
-            for budget in budgets:
-                rows = chosen[:budget]
-                clone = _clone(pipeline, rows, thief, steps=steps, seed=seed)
-                answers = measures.probabilities(clone, torch.from_numpy(test))
-                agreed[-1].append(measures.accuracy(answers, named))
-                progress(f"{name}: {budget} rows, agreement {agreed[-1][-1]:.3f}")
-        curve = {"cells": np.mean(cells, axis=0), "agreement": np.mean(agreed, axis=0)}
-        rounded = {field: np.round(values, 4).tolist() for field, values in curve.items()}
-        measured.append({"pool": name, "rows": list(budgets), **rounded})
+        found = np.zeros((2, seeds, len(budgets)))  # cells, agreement
+        for seed, place in np.ndindex(seeds, len(budgets)):
+            order = np.random.default_rng(seed).permutation(len(pool))
+            rows = torch.from_numpy(pool[order[: budgets[place]]])
+            clone = _clone(pipeline, rows, thief, steps=steps, seed=seed)
+            agreement = measures.accuracy(measures.probabilities(clone, inputs), named)
+            found[:, seed, place] = _cells(pipeline, coverage, rows), agreement
+            progress(f"{name}: {budgets[place]} rows, agreement {agreement:.3f}")
+        cells, agreed = found.mean(axis=1).round(4).tolist()
+        measured.append({"pool": name, "rows": list(budgets), "cells": cells, "agreement": agreed})
     return {
         "victim": pipeline.victim.fingerprint,
         "planes": coverage.planes,
-        "clone": {
-            "architecture": thief.architecture,
-            "settings": dict(thief.settings),
-            "steps": steps,
-            "treatments": [AUGMENT.model_dump()],
-            "seeds": seeds,
-        },
+        "clone": {**_learned(thief, steps), "seeds": seeds},
         "pools": measured,
+    }
+
+
+def _learned(thief: Means, steps: int) -> dict[str, object]:
+    """How a clone came about."""
+    return {
+        "architecture": thief.architecture,
+        "settings": dict(thief.settings),
+        "steps": steps,
+        "treatments": [AUGMENT.model_dump()],
     }
 
 

@@ -5,6 +5,14 @@ import numpy as np
 from detectors.evidence import Evidence
 from redteam.judging import Record, upper_bound
 
+ABOUT = {
+    "victim": "simulated",
+    "detector": "all",
+    "attack": "none",
+    "seed": 0,
+    "condition": "scores at the tolerated mean",
+}
+"""Of every record."""
 BATCH = 1_000
 """Clients that are simulated side by side."""
 ROWS = 25
@@ -39,12 +47,8 @@ def ever_alarmed(
     for alpha in alphas:
         alarmed = int((reached >= np.log(alpha) / np.log(evidence.alpha)).sum())
         records.append(
-            {
-                "victim": "simulated",
-                "detector": "all",
-                "attack": "none",
-                "seed": 0,
-                "condition": "scores at the tolerated mean",
+            ABOUT
+            | {
                 "alpha": alpha,
                 "streams": clients,
                 "rows": rows,
