@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from mantlet import __version__
 from mantlet.errors import MantletError
 from serving import ownership_cli, watermark_cli
 from serving.events.kinds import EventKind
+
+if TYPE_CHECKING:
+    from serving.calibrating import Column
 
 app = typer.Typer(
     help="A gateway that makes a served model expensive, visible and provable to steal.",
@@ -255,14 +258,18 @@ def calibrate(
         bar.add_task("drawn latents" if inputs is None else f"{len(inputs)} rows", total=None)
         report = calibrate_model(loaded, model, inputs, tier=tier, mixed=mixed)
     out.print(f"calibration: {report.path} ({report.rows} rows)", markup=False)
-    table = Table("detector", "score", "tolerated", "honest clients: half", "9 of 10", "99 of 100")
-    for column in report.columns:
-        numbers = (column.tolerated, *column.quantiles)
-        table.add_row(column.detector, str(column.number), *(f"{n:.4f}" for n in numbers))
     if report.columns:
-        out.print(table)
+        out.print(_tolerated(report.columns))
     for line in report.notes:
         out.print(line, markup=False)
+
+
+def _tolerated(columns: Sequence["Column"]) -> Table:
+    table = Table("detector", "score", "tolerated", "honest clients: half", "9 of 10", "99 of 100")
+    for column in columns:
+        numbers = (column.tolerated, *column.quantiles)
+        table.add_row(column.detector, str(column.number), *(f"{n:.4f}" for n in numbers))
+    return table
 
 
 @app.command()
@@ -367,11 +374,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="In place of the recipe's output.")] = None,
 ) -> None:
     """Train a model from RECIPE and write its weights as safetensors."""
-    from defenses.ini.recipe import IniRecipe
-    from mantlet import gan_making, mark_training
     from mantlet.training import Progress as Step
-    from mantlet.training import Recipe
-    from mantlet.translation_training import TranslateRecipe
     from serving import training
 
     plan = training.load(recipe)
@@ -382,18 +385,9 @@ def train(
             text = f"epoch {p.epoch}, loss {p.loss:.3f}"
             bar.update(task, completed=p.step, total=p.steps, description=text)
 
-        if isinstance(plan, Recipe):
-            report = training.train_classifier(plan, data, device, output, show)
-        elif isinstance(plan, IniRecipe):
-            report = training.train_ini(plan, data, foreign, output, show)
-        elif isinstance(plan, TranslateRecipe):
-            report = training.train_translate(plan, data, output, show)
-        elif isinstance(plan, gan_making.GanRecipe):
-            report = gan_making.make(plan, data, output=output, progress=show)
-        elif isinstance(plan, mark_training.MarkRecipe):
-            report = mark_training.make(plan, data, output=output, progress=show)
-        else:
-            report = training.train_foreign(plan, data, foreign, unseen, output, show)
+        report = training.run(
+            plan, data, foreign, unseen, device=device, output=output, progress=show
+        )
     for line in report:
         out.print(line, markup=False)
 

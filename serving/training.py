@@ -7,7 +7,15 @@ import torch
 
 from defenses.ini import making
 from defenses.ini.recipe import IniRecipe
-from mantlet import foreign_training, likeness, training, translation_training, weights
+from mantlet import (
+    foreign_training,
+    gan_making,
+    likeness,
+    mark_training,
+    training,
+    translation_training,
+    weights,
+)
 from mantlet.data import Images, load_images
 from mantlet.errors import ConfigError
 from mantlet.foreign_training import FALSE_ALARMS, ForeignRecipe
@@ -36,6 +44,30 @@ def load(recipe: Path) -> AnyRecipe:
             f"recipe '{recipe}': kind '{kind}' is unknown; {did_you_mean(kind, filter(None, kinds))}"
         )
     return kinds[kind].load(recipe)
+
+
+def run(
+    plan: AnyRecipe,
+    data: Path,
+    foreign: Sequence[Path],
+    unseen: Sequence[Path],
+    *,
+    device: str,
+    output: Path | None,
+    progress: Callable[[Progress], None],
+) -> Sequence[str]:
+    """Train what the recipe describes; returns what to tell the operator."""
+    if isinstance(plan, Recipe):
+        return train_classifier(plan, data, device, output, progress)
+    if isinstance(plan, IniRecipe):
+        return train_ini(plan, data, foreign, output, progress)
+    if isinstance(plan, TranslateRecipe):
+        return train_translate(plan, data, output, progress)
+    if isinstance(plan, GanRecipe):
+        return gan_making.make(plan, data, output=output, progress=progress)
+    if isinstance(plan, MarkRecipe):
+        return mark_training.make(plan, data, output=output, progress=progress)
+    return train_foreign(plan, data, foreign, unseen, output, progress)
 
 
 def train_classifier(
