@@ -169,16 +169,11 @@ def find(
     costs nothing), or by nearness (e-BH, shared by all looks). Members are those whom
     e-BH then names at ``false_members`` (Wang and Ramdas, 2022); like ones are one campaign.
     """
-    count = len(crowd.clients)
-    if count < search.min_members:
+    if len(crowd.clients) < search.min_members:
         return []
     close, near = _nearness(crowd, pipeline, pause)
     near = near * _share_of(looks)
-    enough = math.log(2 / search.alpha)  # half of alpha for each kind of evidence
-    together = _joint(crowd.worth, search.min_members)
-    strongest = np.sort(near)[::-1] * np.arange(1, count + 1) / count
-    nearest = math.log(max(float(strongest[search.min_members - 1 :].max()), 1e-300))
-    suspicion = min(max(together, nearest, 0.0) / enough, 1.0)
+    suspicion = _suspicion(crowd.worth, near, search)
     members = _discovered((crowd.worth + near) / 2, search.false_members)
     groups = [g for g in _alike(crowd, members) if len(g) >= search.min_members]
     return [
@@ -193,6 +188,15 @@ def find(
         )
         for number, group in _numbered(crowd, groups)
     ]
+
+
+def _suspicion(worth: np.ndarray, near: np.ndarray, search: Search) -> float:
+    """Of (n,) e-values of both kinds, how near the stronger one comes to an alarm, in [0, 1]."""
+    together = _joint(worth, search.min_members)
+    strongest = np.sort(near)[::-1] * np.arange(1, len(near) + 1) / len(near)
+    nearest = math.log(max(float(strongest[search.min_members - 1 :].max()), 1e-300))
+    enough = math.log(2 / search.alpha)  # half of alpha for each kind of evidence
+    return min(max(together, nearest, 0.0) / enough, 1.0)
 
 
 def _nearness(

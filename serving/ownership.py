@@ -142,13 +142,20 @@ def verify(
         clean = _classes(victim, inputs)
         readings = []
         for name in (suspect, *independent):
-            with closing(_open(name, victim, openers)) as other:
-                other.load(setup)
-                _refuse_others(other, victim, name)
-                said = _classes(other, inputs)
+            said = _said(name, victim, inputs, openers, setup)
             readings.append(read(name, marks, clean, said, victim.classes, dawn.highest_rate))
     cells = len(np.unique(marks.cells)), len(np.unique(marks.cells[marked]))
     return Report(len(inputs), dawn.highest_rate, *cells, readings[0], readings[1:])
+
+
+def _said(
+    name: str, victim: VictimPlugin, inputs: Tensor, openers: Openers, setup: Setup
+) -> np.ndarray:
+    """(n,) classes that a model of that name says."""
+    with closing(_open(name, victim, openers)) as other:
+        other.load(setup)
+        _refuse_others(other, victim, name)
+        return _classes(other, inputs)
 
 
 def verdict(report: Report) -> Sequence[str]:

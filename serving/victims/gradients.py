@@ -5,7 +5,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mantlet.attribution import METHODS, Attribution, Explainer, last_convolution, require_captum
+from mantlet.attribution import (
+    METHODS,
+    Attribution,
+    Explainer,
+    Method,
+    last_convolution,
+    require_captum,
+)
 from mantlet.errors import ConfigError
 from serving.explaining import Explain
 from serving.victims.base import VictimPlugin, first_line
@@ -27,14 +34,6 @@ def explainer(
     require_captum()
     twin = _twin(network)
     layer = _layer(twin, victim, settings)
-    methods = settings.methods
-    if layer is None and "methods" not in settings.model_fields_set:
-        methods = tuple(method for method in METHODS if method != "grad_cam")
-    if layer is None and "grad_cam" in methods:
-        raise ConfigError(
-            f"victim '{victim.name}': grad_cam needs a convolution, and this network has none; remove it"
-            " from 'methods'"
-        )
 
     def logits(rows: Tensor) -> Tensor:
         answers: Tensor = twin(victim.normalized(rows).to(device)).float()
@@ -49,7 +48,7 @@ def explainer(
         sigma=settings.sigma,
         baseline=victim.low or 0.0,
         secret=secret,
-        methods=methods,
+        methods=_methods(layer, victim, settings),
     )
     _try_it(explains, victim)
     return explains
@@ -74,6 +73,22 @@ def _layer(twin: nn.Module, victim: VictimPlugin, settings: Explain) -> nn.Modul
             f"victim '{victim.name}': the network has no layer '{settings.layer}'; its convolutions are"
             f" {', '.join(known) or 'none'}"
         ) from None
+
+
+def _methods(
+    layer: nn.Module | None, victim: VictimPlugin, settings: Explain
+) -> tuple[Method, ...]:
+    """Without a convolution all but Grad-CAM, unless that was asked for."""
+    if layer is not None:
+        return settings.methods
+    if "methods" not in settings.model_fields_set:
+        return tuple(method for method in METHODS if method != "grad_cam")
+    if "grad_cam" in settings.methods:
+        raise ConfigError(
+            f"victim '{victim.name}': grad_cam needs a convolution, and this network has none; remove it"
+            " from 'methods'"
+        )
+    return settings.methods
 
 
 def _try_it(explains: Attribution, victim: VictimPlugin) -> None:
