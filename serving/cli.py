@@ -386,7 +386,13 @@ def train(
             bar.update(task, completed=p.step, total=p.steps, description=text)
 
         report = training.run(
-            plan, data, foreign, unseen, device=device, output=output, progress=show
+            plan,
+            data,
+            foreign=foreign,
+            unseen=unseen,
+            device=device,
+            output=output,
+            progress=show,
         )
     for line in report:
         out.print(line, markup=False)

@@ -49,35 +49,34 @@ def load(recipe: Path) -> AnyRecipe:
 def run(
     plan: AnyRecipe,
     data: Path,
-    foreign: Sequence[Path],
-    unseen: Sequence[Path],
     *,
-    device: str,
-    output: Path | None,
     progress: Callable[[Progress], None],
+    foreign: Sequence[Path] = (),
+    unseen: Sequence[Path] = (),
+    device: str = "cpu",
+    output: Path | None = None,
 ) -> Sequence[str]:
-    """Train what the recipe describes; returns what to tell the operator."""
+    """Train what a recipe describes and write it to its ``output``, or the one given; returns what to tell the operator."""
     if isinstance(plan, Recipe):
-        return train_classifier(plan, data, device, output, progress)
+        return _classifier(plan, data, device, output, progress)
     if isinstance(plan, IniRecipe):
-        return train_ini(plan, data, foreign, output, progress)
+        return making.make(plan, data, foreign, output=output, progress=progress)
     if isinstance(plan, TranslateRecipe):
-        return train_translate(plan, data, output, progress)
+        return _translator(plan, data, output, progress)
     if isinstance(plan, GanRecipe):
         return gan_making.make(plan, data, output=output, progress=progress)
     if isinstance(plan, MarkRecipe):
         return mark_training.make(plan, data, output=output, progress=progress)
-    return train_foreign(plan, data, foreign, unseen, output, progress)
+    return _foreignness(plan, data, foreign, unseen, output, progress)
 
 
-def train_classifier(
+def _classifier(
     plan: Recipe,
     data: Path,
     device: str,
     output: Path | None,
     progress: Callable[[Progress], None],
 ) -> list[str]:
-    """Train a victim; returns what to tell the operator."""
     target = output or plan.output
     on = torch.device(device)
     network = training.fit(plan, load_images(data, "train"), device=on, progress=progress)
@@ -87,18 +86,7 @@ def train_classifier(
     return [f"weights: {target}", f"test accuracy: {accuracy:.4f}"]
 
 
-def train_ini(
-    plan: IniRecipe,
-    data: Path,
-    foreign: Sequence[Path],
-    output: Path | None,
-    progress: Callable[[Progress], None],
-) -> list[str]:
-    """Train a victim with Isolation and Induction; returns what to tell the operator."""
-    return making.make(plan, data, foreign, output=output, progress=progress)
-
-
-def train_foreign(
+def _foreignness(
     plan: ForeignRecipe,
     data: Path,
     foreign: Sequence[Path],
@@ -106,7 +94,6 @@ def train_foreign(
     output: Path | None,
     progress: Callable[[Progress], None],
 ) -> list[str]:
-    """Train the classifier of foreign inputs; returns what to tell the operator."""
     target = output or plan.output
     trained = foreign_training.fit(
         plan,
@@ -132,13 +119,13 @@ def train_foreign(
     return lines
 
 
-def train_translate(
+def _translator(
     plan: TranslateRecipe,
     data: Path,
     output: Path | None,
     progress: Callable[[Progress], None],
 ) -> list[str]:
-    """Train a network from pictures to pictures, and lay a sample sheet beside it; returns what to tell."""
+    """With a sheet of samples beside the weights."""
     target = output or plan.output
     pairs = translation_training.load_pairs(plan, data, "train")
     network = translation_training.fit(plan, pairs, progress=progress)

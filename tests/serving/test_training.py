@@ -8,20 +8,21 @@ import pytest
 import yaml
 from PIL import Image
 
-from defenses.ini.recipe import IniRecipe
 from defenses.watermark.learned import SHIPPED
 from mantlet import weights
 from mantlet.data import Images
 from mantlet.errors import ConfigError
-from mantlet.foreign_training import ForeignRecipe
 from mantlet.foreignness import Foreignness
 from mantlet.gan_making import GanRecipe
 from mantlet.mark_training import MarkRecipe
-from mantlet.training import Progress, Recipe
-from mantlet.translation_training import TranslateRecipe
+from mantlet.training import Progress
 from serving import training
 
 FOREIGN = {"kind": "foreign", "rows": 200, "holdout": 100, "components": 8, "epochs": 1}
+
+
+def silent(_: Progress) -> None:
+    """Shows nothing."""
 
 
 def written(path: Path, **arrays: np.ndarray) -> Path:
@@ -39,9 +40,9 @@ def test_the_classifier_of_foreign_inputs_is_written_and_reported_by_family(
     noise = written(tmp_path / "noise.npz", x_train=rng.random((300, 28, 28)))
     turned = written(tmp_path / "turned.npz", x_test=1.0 - digits.x[:200])
     steps: list[Progress] = []
-    plan = training.load(recipe)
-    assert isinstance(plan, ForeignRecipe)
-    report = training.train_foreign(plan, data, [noise], [turned], None, steps.append)
+    report = training.run(
+        training.load(recipe), data, foreign=[noise], unseen=[turned], progress=steps.append
+    )
     about = weights.metadata(tmp_path / "own.safetensors")
 
     assert report[0] == f"weights: {tmp_path / 'own.safetensors'}"
@@ -63,9 +64,7 @@ def test_a_classifier_of_the_victim_is_reported_by_its_test_accuracy(
     split = {"x_train": digits.x[:300], "y_train": digits.y[:300]}
     held = {"x_test": digits.x[300:400], "y_test": digits.y[300:400]}
     data = written(tmp_path / "d.npz", **split, **held)
-    loaded = training.load(recipe)
-    assert isinstance(loaded, Recipe)
-    report = training.train_classifier(loaded, data, "cpu", None, lambda _: None)
+    report = training.run(training.load(recipe), data, progress=silent)
 
     assert report[0] == f"weights: {tmp_path / 'v.safetensors'}"
     assert report[1].startswith("test accuracy: 0.")
@@ -81,9 +80,7 @@ def test_a_victim_that_resists_is_trained_by_its_recipe(tmp_path: Path, digits: 
     data = written(tmp_path / "d.npz", **split, **held)
     noise = np.random.default_rng(0).random((300, 28, 28))
     foreign = written(tmp_path / "noise.npz", x_train=noise)
-    loaded = training.load(recipe)
-    assert isinstance(loaded, IniRecipe)
-    report = training.train_ini(loaded, data, [foreign], None, lambda _: None)
+    report = training.run(training.load(recipe), data, foreign=[foreign], progress=silent)
 
     assert report[0] == f"weights: {tmp_path / 'i.st'}"
     assert weights.metadata(tmp_path / "i.st")["trained_with"] == "ini"
@@ -117,10 +114,8 @@ def test_without_foreign_pictures_nothing_is_trained(tmp_path: Path, digits: Ima
     recipe.write_text(yaml.safe_dump({**FOREIGN, "output": "own.safetensors"}))
     data = written(tmp_path / "digits.npz", x_train=digits.x[:500])
 
-    plan = training.load(recipe)
-    assert isinstance(plan, ForeignRecipe)
     with pytest.raises(ConfigError, match="foreign pictures are missing"):
-        training.train_foreign(plan, data, [], [], None, lambda _: None)
+        training.run(training.load(recipe), data, progress=silent)
     assert not (tmp_path / "own.safetensors").exists()
 
 
@@ -131,9 +126,7 @@ def test_a_translator_is_reported_by_its_quality_beside_a_sheet_of_samples(
     recipe = tmp_path / "t.yaml"
     recipe.write_text(yaml.safe_dump(plan))
     data = written(tmp_path / "d.npz", x_train=digits.x[:100], x_test=digits.x[100:140])
-    loaded = training.load(recipe)
-    assert isinstance(loaded, TranslateRecipe)
-    report = training.train_translate(loaded, data, None, lambda _: None)
+    report = training.run(training.load(recipe), data, progress=silent)
 
     assert report[0] == f"weights: {tmp_path / 't.safetensors'}"
     assert report[1].startswith("test PSNR: ")
