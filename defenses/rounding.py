@@ -33,7 +33,7 @@ class Rounding(Defense):
         self, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
     ) -> Prediction:
         units = 10**self.decimals
-        scaled = prediction.values.numpy(force=True).astype(np.float64) * units
+        scaled = np.multiply(prediction.values.numpy(force=True), units, dtype=np.float64)
         rounded = np.rint(scaled)
         top = scaled.argmax(axis=1)
         # plain rounding serves the rows that it leaves on the simplex with their label
@@ -48,13 +48,12 @@ def _largest_remainders(scaled: np.ndarray, top: np.ndarray, units: int) -> np.n
     """Round (n, C) down, then hand the missing units to the largest remainders, the label kept."""
     floor = np.floor(scaled)
     missing = units - floor.sum(axis=1, keepdims=True)
-    order = (floor - scaled).argsort(axis=1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(order.shape[1])[None, :], axis=1)
+    rank = (floor - scaled).argsort(axis=1, kind="stable").argsort(axis=1)
     rounded: np.ndarray = floor + (rank < missing)
     # one unit goes from the class that ties with, or beats, the top class
-    rows, rival = np.arange(len(rounded)), rounded.argmax(axis=1)
-    moved = rival != top
-    rounded[rows[moved], top[moved]] += 1
-    rounded[rows[moved], rival[moved]] -= 1
+    rival = rounded.argmax(axis=1)
+    rows = (rival != top).nonzero()[0]
+    if len(rows):
+        rounded[rows, top[rows]] += 1
+        rounded[rows, rival[rows]] -= 1
     return rounded

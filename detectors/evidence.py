@@ -62,7 +62,7 @@ class Evidence:
     def fold(
         self,
         wealth: np.ndarray,
-        seen: np.ndarray,
+        seen: Sequence[int] | np.ndarray,
         rows_of: Sequence[Sequence[int]],
         scores: np.ndarray,
         tolerated: np.ndarray,
@@ -77,18 +77,15 @@ class Evidence:
         gain[np.isnan(gain)] = 0.0
         factor = 1.0 + gain[:, :, None] * self._grid  # (B, F, K)
         trail = np.empty_like(factor)
+        if len(rows_of) == 1:
+            _grow(wealth[0], int(seen[0]), rows_of[0], factor, trail)
+            return trail[rows_of[0][-1]][None], trail
         # the n-th rows of all clients that have so many are one step; the longest come first
         order = sorted(range(len(rows_of)), key=lambda n: -len(rows_of[n]))
         counts = np.array([len(rows_of[n]) for n in order])
         t = np.asarray(seen)[order, None] + np.arange(1, counts[0] + 1)  # (N, steps)
         money = (1.0 / (t * (t + 1.0)))[:, :, None, None]
         now = wealth[order]
-        if len(order) == 1:  # its rows are one array each, and no list of them
-            at = now[0]
-            for row, paid in zip(rows_of[0], money[0], strict=True):
-                at = np.multiply(at + paid, factor[row], out=trail[row])
-                np.minimum(at, CEILING, out=at)
-            return at[None].copy(), trail
         for step, many in enumerate((counts > np.arange(counts[0])[:, None]).sum(axis=1).tolist()):
             rows = [rows_of[n][step] for n in order[:many]]
             at = now[:many]
@@ -116,3 +113,14 @@ class Evidence:
         """The e-process of one client after ``seen`` rows: its mean wealth (F, K), and what is still to enter."""
         parts = np.add.reduceat(wealth.sum(axis=1), self._starts) * self._weights  # (D,)
         return float(parts.sum()) + 1.0 / (seen + 1)
+
+
+def _grow(
+    wealth: np.ndarray, seen: int, rows: Sequence[int], factor: np.ndarray, trail: np.ndarray
+) -> None:
+    """Write into ``trail`` (B, F, K) how the wealth (F, K) of one client grows by its rows, in order."""
+    grows = factor.max() > 1.0  # where no bet gains, none comes near the ceiling
+    for t, row in enumerate(rows, seen + 1):
+        wealth = np.multiply(wealth + 1.0 / (t * (t + 1.0)), factor[row], out=trail[row])
+        if grows:
+            np.minimum(wealth, CEILING, out=wealth)

@@ -160,13 +160,14 @@ class Foreign(EvidenceDetector):
         many, learned = len(self._measures), self._learned
         scores = np.zeros((len(query.clients), many + CODE), np.float32)
         if learned:
-            flat = query.inputs.reshape(len(query.inputs), -1).numpy()
-            along = flat @ learned["bases"] - learned["centre"]  # (B, K)
+            flat = query.inputs.numpy().reshape(len(scores), -1)
+            along = flat @ learned["bases"]  # (B, K)
+            along -= learned["centre"]
             for column, measure in enumerate(self._measures):
                 own = along[:, self._parts[measure]] if measure in self._parts else None
                 scores[:, column] = self._distance(measure, learned, query, prediction, own)
             named = prediction.values.numpy().argmax(axis=1)
-            scores[:, :many] = scores[:, :many] > learned["thresholds"][named]
+            np.greater(scores[:, :many], learned["thresholds"][named], out=scores[:, :many])
             scores[:, many:] = along[:, self._parts[NEAR]]
         return torch.from_numpy(scores)
 
@@ -181,7 +182,7 @@ class Foreign(EvidenceDetector):
         flags, codes = rows[:, : self.width], rows[:, self.width :]
         near = float(self._learned.get("near.square", 0.0))
         others = np.concatenate([state["first"][None], codes])  # (1 + n, k)
-        if (np.square(codes - others[:-1]).sum(axis=1) >= near).all():  # nearly always: no burst
+        if np.square(codes - others[:-1]).sum(axis=1).min() >= near:  # nearly always: no burst
             return {"first": others[-1].copy(), "rows": np.ones(1, np.int64)}, flags
         alike = (np.square(codes[:, None] - others).sum(axis=2) < near).tolist()
         first, count, new = 0, int(state["rows"][0]), np.zeros((len(rows), 1), dtype=bool)
@@ -307,7 +308,7 @@ def _distance(
 ) -> np.ndarray:
     """(B,) distance from benign traffic, squared where it is Euclidean; larger is stranger."""
     if measure == "residual":
-        centred = inputs.reshape(len(inputs), -1).numpy() - learned["residual.mean"]  # (B, d)
+        centred = inputs.numpy().reshape(len(inputs), -1) - learned["residual.mean"]  # (B, d)
         if explained is None:
             explained = centred @ learned["residual.components"]  # (B, k)
         unexplained: np.ndarray = _square_norms(centred) - _square_norms(explained)

@@ -119,6 +119,9 @@ def runs(following: np.ndarray, before: int) -> np.ndarray:
 def _last(many: int, slots: Sequence[int]) -> np.ndarray:
     """(M + n,) the last of the new rows, from 0, that finds what is in the slots, and each new one."""
     last = np.full(many + len(slots), LONG, dtype=np.int32)
+    if len(set(slots)) == len(slots):  # nearly always: each takes the place of an earlier one
+        last[slots] = np.arange(len(slots))
+        return last
     holder: dict[int, int] = {}
     for row, slot in enumerate(slots):
         last[holder.get(slot, slot)] = row

@@ -92,7 +92,7 @@ class Similarity(EvidenceDetector):
         """(B, 3 + k): class, two halves of a keyed mark, and the projected row; judged in ``watch``."""
         marks = row_marks(self._secret, query.inputs)
         query, prediction = comparable(query, prediction)
-        flat = query.inputs.reshape(len(query.inputs), -1).numpy()
+        flat = query.inputs.numpy().reshape(len(marks), -1)
         scores = np.zeros((len(flat), 3 + self.dimensions), np.float32)
         scores[:, 0] = _label(prediction)
         scores[:, 1], scores[:, 2] = marks >> 16, marks & 0xFFFF
@@ -224,7 +224,7 @@ def _label(prediction: Prediction) -> np.ndarray:
     """(B,) the predicted class; 0 of a victim that classifies nothing."""
     if _classes(prediction) == 1:
         return np.zeros(len(prediction.values), np.int64)
-    label: np.ndarray = prediction.values.argmax(dim=1).numpy()
+    label: np.ndarray = prediction.values.numpy().argmax(axis=1)
     return label
 
 
@@ -234,7 +234,7 @@ def _classes(prediction: Prediction) -> int:
 
 def _nearness(square: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n,) least squared distance as a share of the mean, or 1; (n,) the least; (n,) how many are seen."""
-    size = np.count_nonzero(seen, axis=1)
+    size = seen.sum(axis=1, dtype=np.int32)  # in half the time of counting along an axis
     mean = np.sum(square * seen, axis=1, dtype=np.float64) / np.maximum(size, 1)
     least = np.where(seen, square, np.inf).min(axis=1)
     share = np.divide(least, mean, out=np.ones(len(mean)), where=mean > 0)

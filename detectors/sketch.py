@@ -69,6 +69,7 @@ class Sketch(ThresholdDetector):
             self._learned["order"] = rng.integers(1, 2**62, 1) | 1
             about = basis.tobytes() + self._learned["order"].tobytes()
             self._learned["of"] = np.array([crc32(about)], np.uint32)
+            self._learned["half"] = _half(self._learned["reference"])
 
     @property
     def enforces(self) -> bool:
@@ -92,7 +93,7 @@ class Sketch(ThresholdDetector):
         cell = (side @ PLACES).astype(np.uint64)
         order = np.uint64(self._learned["order"][0])
         scores[:, 0] = (cell + np.uint64(1)) * order >> np.uint64(40)  # the highest of 64 bits
-        scores[:, 1] = _scale(codes, self._learned["reference"])
+        scores[:, 1] = _scale(codes, self._learned["reference"], self._learned["half"])
         scores[:, 2 : 2 + codes.shape[1]] = codes
         return torch.from_numpy(scores)
 
@@ -146,7 +147,8 @@ class Sketch(ThresholdDetector):
         learned = _fit(query.inputs[: 2 * FITTED : 2], self.dimensions)
         learned["reference"] = _codes(query.inputs[::2], learned)[:REFERENCES]
         held_out = _codes(query.inputs[1::2], learned)[:1000]
-        return learned | _tail(held_out, _scale(held_out, learned["reference"]))
+        reference = learned["reference"]
+        return learned | _tail(held_out, _scale(held_out, reference, _half(reference)))
 
 
 def _fit(inputs: Tensor, dimensions: int) -> dict[str, np.ndarray]:
@@ -162,13 +164,19 @@ def _fit(inputs: Tensor, dimensions: int) -> dict[str, np.ndarray]:
 
 
 def _codes(inputs: Tensor, learned: Calibration) -> np.ndarray:
-    codes: np.ndarray = inputs.reshape(len(inputs), -1).float().numpy() @ learned["basis"]
-    return codes - learned["centre"]
+    flat = inputs.float().numpy().reshape(len(inputs), -1)
+    codes: np.ndarray = flat @ learned["basis"] - learned["centre"]
+    return codes
 
 
-def _scale(codes: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def _half(reference: np.ndarray) -> np.ndarray:
+    """(R,) half the squared norm of each of the benign rows."""
+    half: np.ndarray = 0.5 * np.einsum("bk,bk->b", reference, reference)
+    return half
+
+
+def _scale(codes: np.ndarray, reference: np.ndarray, half: np.ndarray) -> np.ndarray:
     """(B,) distance to the nearest of the benign rows."""
-    half = 0.5 * np.einsum("bk,bk->b", reference, reference)
     nearest = -2.0 * (codes @ reference.T - half).max(axis=1)
     square = np.einsum("bk,bk->b", codes, codes) + nearest
     scale: np.ndarray = np.sqrt(np.maximum(square, 1e-12))

@@ -36,10 +36,10 @@ def row_marks(key: bytes, inputs: Tensor) -> np.ndarray:
     A multilinear hash (Carter and Wegman, 1979): two rows have one mark by a chance of 2**-32, and nobody
     without the ``key`` can make it so. Nothing is rounded: a row that differs in a bit is another.
     """
-    bits = inputs.reshape(len(inputs), -1).numpy(force=True).view(np.uint32)
-    with np.errstate(over="ignore"):  # 64-bit arithmetic is meant to wrap
-        # einsum: integers have no fast matrix product
-        sums = np.einsum("bd,d->b", bits.astype(np.uint64), _weights(key, bits.shape[1]))
+    rows = np.ascontiguousarray(inputs.numpy(force=True)).reshape(len(inputs), -1)
+    bits = rows.view(np.uint32).astype(np.uint64)
+    # einsum: integers have no fast matrix product. 64-bit arithmetic is meant to wrap
+    sums = np.einsum("bd,d->b", bits, _weights(key, bits.shape[1]))
     marks: np.ndarray = (sums >> np.uint64(32)).astype(np.uint32)
     return marks
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-import torch
 
 from detectors.evidence import Evidence
 from mantlet.errors import PluginError
 from mantlet.noise import row_marks
 from mantlet.plugin import Detector, EvidenceDetector, ThresholdDetector
-from mantlet.types import Query, Signal, State, rows_by_client
+from mantlet.types import Query, State, rows_by_client
 from serving import recent, repeats
+from serving.signals import Signals
 
 Memory = Mapping[str, State]
 """What is remembered of one client: the state of each detector that keeps one, and those named here."""
@@ -52,27 +52,8 @@ class Folded:
 
     rows_of: Mapping[str, Sequence[int]]
     rows: np.ndarray
-    signals: Mapping[str, Signal]
+    signals: Signals
     memories: Mapping[str, dict[str, State]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """What all signals say: (S, B) float32 ``suspicion`` and (S, B) bool ``alarm``; at first nothing."""
-
-    names: Sequence[str]
-    suspicion: np.ndarray
-    alarm: np.ndarray
-
-    @classmethod
-    def nothing(cls, names: Sequence[str], rows: int) -> "_Said":
-        size = (len(names), rows)
-        return cls(names, np.zeros(size, np.float32), np.zeros(size, dtype=bool))
-
-    def signals(self) -> dict[str, Signal]:
-        suspicion, alarm = (torch.from_numpy(a).unbind() for a in (self.suspicion, self.alarm))
-        of = zip(self.names, suspicion, alarm, strict=True)
-        return {name: Signal(heard, alarmed, name) for name, heard, alarmed in of}
 
 
 class Fold:
@@ -94,13 +75,16 @@ class Fold:
         # wealth of other detectors, or of a calibration that was made anew, says nothing of these
         about = [(d.name, d.width, d.tolerated("default").tolist()) for d in self.tested]
         self._columns = crc32(repr(about).encode())
-        self._held = np.zeros(sum(d.width for d in self.tested), dtype=bool)
+        self._holds, self._held = False, np.zeros(sum(d.width for d in self.tested), dtype=bool)
         self._tolerated: dict[str, np.ndarray] = {}
         self.names = (EVIDENCE, *(d.name for d in detectors))
         self._tested = [
             self.names.index(name) for name in (EVIDENCE, *(d.name for d in self.tested))
         ]
-        judges = [d for d in detectors if isinstance(d, ThresholdDetector)]
+        self._judges = [
+            (self.names.index(d.name), d) for d in detectors if isinstance(d, ThresholdDetector)
+        ]
+        judges = [d for _, d in self._judges]
         enforcing = tuple(d.name for d in judges if d.enforces)
         self.enforcing = (EVIDENCE, *enforcing) if self.tested else enforcing
         self.progress = tuple(d.name for d in judges if d.measures_progress)
@@ -110,22 +94,21 @@ class Fold:
         """Signals of every row, and the memories after; nothing of ``memories`` is written to."""
         rows_of = rows_by_client(query.clients)
         after: dict[str, dict[str, State]] = {c: dict(memories.get(c, {})) for c in rows_of}
-        before = np.array([rows_before(memory) for memory in after.values()])  # (N,)
+        before = [rows_before(memory) for memory in after.values()]  # (N,)
         rows = np.empty(len(query.clients), dtype=np.int64)
-        for seen, own in zip(before.tolist(), rows_of.values(), strict=True):
-            rows[own] = range(seen + 1, seen + 1 + len(own))
-        folded = Folded(rows_of, rows, {}, after)
+        for seen, own in zip(before, rows_of.values(), strict=True):
+            rows[_all(own, len(rows))] = range(seen + 1, seen + 1 + len(own))
         marked = any(CAMPAIGN in memory.get(ALARMS, {}) for memory in after.values())
-        said = _Said.nothing((*self.names, CAMPAIGN) if marked else self.names, len(rows))
+        said = Signals.nothing((*self.names, CAMPAIGN) if marked else self.names, len(rows))
+        folded = Folded(rows_of, rows, said, after)
         self._test(query, scores, folded, before, said)
-        for index, detector in enumerate(self._detectors, start=1):
-            if isinstance(detector, ThresholdDetector):
-                self._judge(detector, scores, query, folded, said, index)
+        for index, detector in self._judges:
+            self._judge(detector, scores, query, folded, said, index)
         _latch(said, folded, query.at)
         self._write(said, folded, query.at)
-        return Folded(rows_of, rows, said.signals(), after)
+        return folded
 
-    def _write(self, said: _Said, folded: Folded, at: float) -> None:
+    def _write(self, said: Signals, folded: Folded, at: float) -> None:
         """Remember the suspicion after each client's last row, and its history where it moved."""
         last = [own[-1] for own in folded.rows_of.values()]
         heard = said.suspicion[: len(self.names), last]  # (S, N)
@@ -137,7 +120,7 @@ class Fold:
                 _write_history(memory, highest, at)
 
     def _test(
-        self, query: Query, scores: Scores, folded: Folded, before: np.ndarray, said: _Said
+        self, query: Query, scores: Scores, folded: Folded, before: Sequence[int], said: Signals
     ) -> None:
         """The joint test of all evidence detectors: what it says, and each one's part in it."""
         wealth, late = np.zeros((len(before), 0, 0)), np.zeros((len(before), 2, 1))
@@ -147,14 +130,16 @@ class Fold:
             late = np.array([self._recent(memory) for memory in folded.memories.values()])
             late = recent.fold(late, before, rows_of, columns / bounds, query.at)
             earlier = np.array([self._wealth(memory) for memory in folded.memories.values()])
-            if self._held.any():
+            if self._holds:
                 columns, earlier[:, self._held] = np.where(self._held, np.nan, columns), 0.0
             wealth, trail = self.evidence.fold(earlier, before, rows_of, columns, bounds)
-            level = self.evidence.suspicion(trail).T.astype(np.float32)  # (1 + D, B)
-            said.suspicion[self._tested], said.alarm[self._tested] = level, level >= 1.0
-        folds = zip(folded.rows_of.values(), folded.memories.values(), wealth, late, strict=True)
-        for own, memory, kept, lately in folds:
-            seen = np.array([folded.rows[own[-1]], self._columns], dtype=np.int64)
+            if trail.max() > 1.0:  # else, and that is nearly always, nothing is suspicious
+                level = self.evidence.suspicion(trail).T.astype(np.float32)  # (1 + D, B)
+                said.suspicion[self._tested], said.alarm[self._tested] = level, level >= 1.0
+        counts = zip(before, folded.rows_of.values(), strict=True)
+        folds = zip(counts, folded.memories.values(), wealth, late, strict=True)
+        for (asked, own), memory, kept, lately in folds:
+            seen = np.array([asked + len(own), self._columns])
             # copies: not the whole batch
             memory[EVIDENCE] = {"wealth": kept.copy(), "rows": seen, "recent": lately.copy()}
 
@@ -197,6 +182,7 @@ class Fold:
     def hold(self, columns: np.ndarray) -> None:
         """Let (F,) scores abstain from now on, and void what they said of clients who ask meanwhile."""
         self._held = np.array(columns, dtype=bool)
+        self._holds = bool(self._held.any())
 
     def lately(self, memory: Memory) -> tuple[np.ndarray, float]:
         """(F,) mean scores of a client's last rows as shares of what is tolerated; when the last one came."""
@@ -250,7 +236,7 @@ class Fold:
                     raise _plugin_error(detector, f"raised {type(error).__name__}") from error
                 if shape != (len(rows), detector.width):
                     raise _plugin_error(detector, _wanted_width(detector, shape))
-                watched[rows] = given
+                watched[_all(rows, len(own))] = given
                 for client, state in kept.items():
                     folded.memories[client][detector.name] = state
             own = watched
@@ -267,7 +253,7 @@ class Fold:
         scores: Scores,
         query: Query,
         folded: Folded,
-        said: _Said,
+        said: Signals,
         index: int,
     ) -> None:
         own, suspicion, alarm = scores[detector.name], said.suspicion[index], said.alarm[index]
@@ -282,7 +268,8 @@ class Fold:
             if not fitting:
                 gave = f"gave {suspected.shape} suspicions, {alarmed.shape} alarms"
                 raise _plugin_error(detector, f"{gave} for {len(rows)} rows")
-            suspicion[rows], alarm[rows] = suspected, alarmed
+            whole = _all(rows, len(own))
+            suspicion[whole], alarm[whole] = suspected, alarmed
             for client, state in kept.items():
                 folded.memories[client][detector.name] = state
         if not (suspicion.min() >= 0 and suspicion.max() <= 1):  # a NaN is neither
@@ -306,12 +293,12 @@ def _write_history(memory: dict[str, State], suspicion: float, at: float) -> Non
     memory[HISTORY] = {"points": np.concatenate([points, now])}
 
 
-def _latch(said: _Said, folded: Folded, at: float) -> None:
+def _latch(said: Signals, folded: Folded, at: float) -> None:
     """An alarm once given stays, and at suspicion 1; new ones are remembered."""
     alarmed = [c for c, memory in folded.memories.items() if ALARMS in memory]
     if not alarmed and not said.alarm.any():  # nearly always
         return
-    for name, suspicion, alarm in zip(said.names, said.suspicion, said.alarm, strict=True):
+    for name, suspicion, alarm in zip(said, said.suspicion, said.alarm, strict=True):
         for client in folded.rows_of if alarm.any() else alarmed:
             rows, memory = folded.rows_of[client], folded.memories[client]
             alarms = memory.get(ALARMS, {})
@@ -354,7 +341,12 @@ def _updated(
 
 def _of(scores: np.ndarray, rows: Sequence[int]) -> np.ndarray:
     """The scores of some rows, in order; of all of them without a copy."""
-    return scores if len(rows) == len(scores) else scores[rows]
+    return scores[_all(rows, len(scores))]
+
+
+def _all(rows: Sequence[int], count: int) -> Sequence[int] | slice:
+    """Rows as an index; as a slice, which costs less, where they are all of ``count``."""
+    return slice(None) if len(rows) == count else rows
 
 
 def _state(detector: Detector, memory: Memory) -> State:

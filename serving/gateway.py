@@ -366,8 +366,7 @@ class Gateway:
         with self._folding:  # batches that ran side by side fold one after the other
             before, outcome = self._respond(query, prediction, scores, stages)
         self._seen.batch_rows.observe(len(clients))
-        for name, signal in outcome.signals.items():
-            highest = float(signal.suspicion.numpy().max())
+        for name, highest in outcome.signals.highest().items():
             if highest > 0:
                 self._seen.suspicion[name].observe(highest)
         for client in {job.client.id: job.client for job in jobs}.values():

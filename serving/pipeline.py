@@ -29,6 +29,7 @@ from mantlet.types import (
 from serving.explaining import Explaining, Why
 from serving.folding import ANSWERED, CAMPAIGN, Fold, Memory, Scores
 from serving.policy import ALLOWED, Decision, Level, Policy
+from serving.signals import Signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Outcome:
     """
 
     released: Released
-    signals: Mapping[str, Signal]
+    signals: Signals
     decision: Decision
     explained: Released | None = None
     withheld: np.ndarray | None = None
@@ -217,7 +218,7 @@ class Pipeline:
         self,
         prediction: Prediction,
         query: Query,
-        signals: Mapping[str, Signal],
+        signals: Signals,
         decision: Decision,
     ) -> Prediction:
         """Each defense in order, on the rows whose level asks for it."""
@@ -247,21 +248,16 @@ class Pipeline:
             prediction = defended
         return prediction
 
-    def _told(self, query: Query, signals: Mapping[str, Signal]) -> Mapping[str, Signal]:
+    def _told(self, query: Query, signals: Signals) -> Signals:
         """What defenses hear: the signals that count, for the policy too; those that only observe do not.
 
         In shadow mode, and of clients on the allow list, they hear that nothing is suspicious.
         """
-        counting = (*self.fold.enforcing, CAMPAIGN)
-        signals = {name: signals[name] for name in counting if name in signals}
+        counting = signals.only((*self.fold.enforcing, CAMPAIGN))
         if not self.policy.shadow and ALLOWED not in query.tiers:
-            return signals
+            return counting
         spared = [self.policy.shadow or tier == ALLOWED for tier in query.tiers or query.clients]
-        rows = torch.tensor(spared)
-        return {
-            n: Signal(s.suspicion.masked_fill(rows, 0.0), s.alarm & ~rows, s.reason)
-            for n, s in signals.items()
-        }
+        return counting.sparing(np.array(spared))
 
     def _release(self, prediction: Prediction) -> Released:
         """Drop what only detectors may see, and take the release form."""
@@ -290,8 +286,8 @@ def _recall(
 
 
 def _select(
-    rows: Tensor, prediction: Prediction, query: Query, signals: Mapping[str, Signal]
-) -> tuple[Prediction, Query, dict[str, Signal]]:
+    rows: Tensor, prediction: Prediction, query: Query, signals: Signals
+) -> tuple[Prediction, Query, Signals]:
     """The named rows of a prediction, its query and its signals."""
     part = replace(
         prediction,
@@ -303,8 +299,7 @@ def _select(
     clients, tiers = [query.clients[i] for i in kept], [query.tiers[i] for i in kept if query.tiers]
     identities = [query.identities[i] for i in kept if query.identities]
     asked = Query(clients, query.inputs[rows], query.at, tiers, identities)
-    heard = {n: Signal(s.suspicion[rows], s.alarm[rows], s.reason) for n, s in signals.items()}
-    return part, asked, heard
+    return part, asked, signals.of(rows.numpy())
 
 
 def _plugin_error(detector: Detector, what: str) -> PluginError:

@@ -20,7 +20,7 @@ def initial(columns: int) -> np.ndarray:
 
 def fold(
     recent: np.ndarray,
-    seen: np.ndarray,
+    seen: Sequence[int] | np.ndarray,
     rows_of: Sequence[Sequence[int]],
     share: np.ndarray,
     at: float,
@@ -29,15 +29,19 @@ def fold(
 
     ``recent`` (N, 2, F + 1) and ``seen`` (N,) rows before; ``rows_of[n]`` are client n's rows, in order.
     """
-    counts = np.array([len(rows) for rows in rows_of])  # (N,)
-    starts = counts.cumsum() - counts
-    order = [row for rows in rows_of for row in rows]
-    steps = np.rint(share[order] * FINENESS)
-    steps[np.isnan(steps)] = 0.0
-    block = (seen + counts - 1) // BLOCK  # (N,) under way
-    moved = block - (seen - 1) // BLOCK
     after = recent.copy()
     after[:, 1, -1] = at
+    steps = np.rint(share * FINENESS)
+    steps[np.isnan(steps)] = 0.0
+    if len(rows_of) == 1 and (seen[0] - 1) // BLOCK == (seen[0] - 1 + len(share)) // BLOCK:
+        after[0, 1, :-1] += steps.sum(axis=0)
+        return after
+    seen, counts = np.asarray(seen), np.array([len(rows) for rows in rows_of])  # (N,)
+    starts = counts.cumsum() - counts
+    order = [row for rows in rows_of for row in rows]
+    steps = steps[order]
+    block = (seen + counts - 1) // BLOCK  # (N,) under way
+    moved = block - (seen - 1) // BLOCK
     if not moved.any():
         after[:, 1, :-1] += np.add.reduceat(steps, starts)
         return after

@@ -22,6 +22,7 @@ from serving.policy import (
     end_of_refusal,
     override,
 )
+from serving.signals import Signals
 
 LEVELS = (
     Level(name="normal"),
@@ -55,7 +56,8 @@ def decide(
     seen = np.arange(1, count + 1) if rows is None else np.array(rows)
     enforcing = [n for n in signals if n != CAMPAIGN] if enforcing is None else enforcing
     query = Query(names, torch.zeros(count, 1), at, tiers)
-    return policy.decide(query, Folded(rows_of, seen, signals, kept), enforcing)
+    said = Signals.told({n: (s.suspicion.tolist(), s.alarm.tolist()) for n, s in signals.items()})
+    return policy.decide(query, Folded(rows_of, seen, said, kept), enforcing)
 
 
 def names(levels: Sequence[Level], decision: Decision) -> list[str]:
