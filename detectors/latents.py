@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from pydantic import Field, PrivateAttr
-from scipy.stats import beta, chi2
+from scipy.special import betaincinv, gammainccinv, gammaincinv
 from torch import Tensor
 
 from detectors.recall import in_parts
@@ -171,8 +171,9 @@ def drawn_tails(size: int, quantile: float) -> Tails:
     """Of latents of ``size`` numbers: by the chi-squared law, and of many that are drawn."""
     flatness, ties = _of_the_prior(size)
     low, high = np.quantile(flatness, [quantile / 2, 1 - quantile / 2])
+    half, tail = size / 2, quantile / 2  # chi-squared is a Gamma law of half as many degrees
     return Tails(
-        norm=(float(chi2.ppf(quantile / 2, size)), float(chi2.isf(quantile / 2, size))),
+        norm=(float(2 * gammaincinv(half, tail)), float(2 * gammainccinv(half, tail))),
         shape=(float(low), float(high)),
         grid=float(np.quantile(ties, 1 - quantile, method="higher")),
     )
@@ -200,7 +201,7 @@ def near_limits(dimensions: int, quantile: float, remembered: int) -> np.ndarray
         return np.zeros(1 + remembered)
     many = np.arange(1, remembered + 1)
     half = (dimensions - 1) / 2
-    limits: np.ndarray = np.append(0.0, 4 * beta.ppf(quantile / many, half, half))
+    limits: np.ndarray = np.append(0.0, 4 * betaincinv(half, half, quantile / many))
     return limits
 
 

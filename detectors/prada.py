@@ -1,17 +1,18 @@
 """PRADA: are the distances between a client's rows as normally distributed as those of honest rows?"""
 
 import math
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.stats import shapiro
 from torch import Tensor
 
 from detectors.recall import projection
 from mantlet.errors import CalibrationError
-from mantlet.plugin import Calibration, ThresholdDetector
+from mantlet.plugin import Calibration, Setup, ThresholdDetector
 from mantlet.types import Prediction, Query, State
 
 CLIENTS = 10
@@ -24,6 +25,14 @@ LEAST = 100
 """Distances that are not yet enough."""
 SEED = 0
 """Of the projection, and of the calibration's clients."""
+
+
+@cache
+def _shapiro() -> Callable[..., Any]:
+    """The test by Shapiro and Wilk; its package takes half a second and 45 MB, which only those pay who ask for it."""
+    from scipy.stats import shapiro
+
+    return shapiro
 
 
 class Prada(ThresholdDetector):
@@ -82,6 +91,10 @@ class Prada(ThresholdDetector):
         if self.delta is None and "delta" in self._learned:
             return float(self._learned["delta"])
         return self.delta
+
+    def load(self, setup: Setup) -> None:
+        super().load(setup)
+        _shapiro()  # now, and not while a client waits
 
     def score(self, query: Query, prediction: Prediction) -> Tensor:
         """(B, 1 + k): the predicted class, and the row where distances are taken."""
@@ -176,7 +189,7 @@ class Prada(ThresholdDetector):
         distance = distance[np.abs(distance - distance.mean()) <= 3 * distance.std()]
         if len(distance) <= LEAST or np.ptp(distance) == 0:
             return None
-        return float(shapiro(distance)[0])
+        return float(_shapiro()(distance)[0])
 
     def calibrate(self, query: Query, prediction: Prediction) -> Calibration:
         """``delta`` from streams of honest clients who send everything, or one class; 300 rows or more.
