@@ -1,7 +1,6 @@
 """PRADA: are the distances between a client's rows as normally distributed as those of honest rows?"""
 
 import math
-from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,7 +27,7 @@ SEED = 0
 
 
 @cache
-def _shapiro() -> Callable[..., Any]:
+def _shapiro() -> Any:
     """The test by Shapiro and Wilk; its package takes half a second and 45 MB, which only those pay who ask for it."""
     from scipy.stats import shapiro
 
