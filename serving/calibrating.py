@@ -12,7 +12,7 @@ from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, Detector, EvidenceDetector
 from mantlet.types import Task, Victim
 from serving import build, calibration
-from serving.settings import Model, Settings, require_model, require_tier
+from serving.settings import Model, Settings, chosen_model, require_tier
 
 LEAST = 200
 """Rows under which nothing can be said of honest clients."""
@@ -62,7 +62,8 @@ def calibrate_model(
     ``inputs`` (n, *shape) are benign rows; of a generator they are drawn from its prior where there are none. Unless ``mixed``, their halves must be alike: each must
     tolerate what the other scores. Raises `CalibrationError` and `ConfigError`.
     """
-    name, model, path = _named(settings, name)
+    name, model = chosen_model(settings, name)
+    path = _target(model, name)
     if tier:
         require_tier(settings, tier)
     pipeline = build.load_pipeline(name, model.model_copy(update={"calibration": None}), settings)
@@ -84,20 +85,13 @@ def calibrate_model(
     return Report(path, len(inputs), columns, notes)
 
 
-def _named(settings: Settings, name: str) -> tuple[str, Model, Path]:
-    """The model of that name, or the only one, and where its calibration is."""
-    if not name and len(settings.models) > 1:
-        raise ConfigError(
-            f"the config has models {', '.join(settings.models)}; name one with --model"
-        )
-    name = name or next(iter(settings.models))
-    require_model(settings, name)
-    model = settings.models[name]
+def _target(model: Model, name: str) -> Path:
+    """Where the model's calibration is written."""
     if model.calibration is None:
         raise ConfigError(f"models.{name}.calibration is not set; name the file to write there")
     if not any(detector.needs_calibration for detector in model.detectors):
         raise ConfigError(f"models.{name}.detectors: none of them needs a calibration; add foreign")
-    return name, model, model.calibration
+    return model.calibration
 
 
 def _drawn(victim: Victim, name: str) -> np.ndarray:

@@ -314,9 +314,7 @@ def budget(
     from serving.budget import curve_of, table
 
     loaded = settings.load(config, set_)
-    name = model or next(iter(loaded.models))
-    settings.require_model(loaded, name)
-    rows_for = table(curve_of(loaded.models[name]))
+    rows_for = table(curve_of(settings.chosen_model(loaded, model)[1]))
     if json_:
         typer.echo(json.dumps({f"{agreement:g}": rows for agreement, rows in rows_for.items()}))
         return

@@ -14,8 +14,8 @@ from defenses.watermark.detection import search
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Task
-from serving.ownership import PROVEN, Compared, chosen_model, secret_of_gateway
-from serving.settings import Settings
+from serving.ownership import PROVEN, Compared, secret_of_gateway
+from serving.settings import Settings, chosen_model
 from serving.suspects import PLAIN, Opening, pictures_of
 
 PICTURES = 2_000

@@ -15,7 +15,7 @@ from defenses.dawn import Dawn, Marks
 from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from serving import build
-from serving.settings import Model, Settings, require_model
+from serving.settings import Model, Settings, chosen_model
 from serving.victims.base import VictimPlugin
 from serving.victims.onnx import OnnxVictim
 from serving.victims.torch import TorchVictim
@@ -217,17 +217,6 @@ def _at_least(named: int, counts: np.ndarray, rate: float) -> float:
             after[named] += weight * chance[named + 1 - gain :].sum()
         chance = after
     return float(chance[named])
-
-
-def chosen_model(settings: Settings, name: str) -> tuple[str, Model]:
-    """A model of the config, the only one by default, and its name; raises `ConfigError` where there are several."""
-    if not name and len(settings.models) > 1:
-        raise ConfigError(
-            f"the config has models {', '.join(settings.models)}; name one with --model"
-        )
-    name = name or next(iter(settings.models))
-    require_model(settings, name)
-    return name, settings.models[name]
 
 
 def _dawn(model: Model) -> Dawn:

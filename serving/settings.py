@@ -339,6 +339,20 @@ def require_model(settings: Settings, name: str) -> None:
         )
 
 
+def chosen_model(settings: Settings, name: str) -> tuple[str, Model]:
+    """A model of the config and its name, the only one by default.
+
+    Raises `ConfigError` for a name that is not there, and for none where there are several.
+    """
+    if not name and len(settings.models) > 1:
+        raise ConfigError(
+            f"the config has models {', '.join(settings.models)}; name one with --model"
+        )
+    name = name or next(iter(settings.models))
+    require_model(settings, name)
+    return name, settings.models[name]
+
+
 def assign(
     raw: dict[str, Any], text: str, *, what: str = "override", example: str = "listen.port=9000"
 ) -> None:

@@ -13,8 +13,8 @@ from mantlet.errors import ConfigError
 from mantlet.plugin import Setup
 from mantlet.types import Task
 from serving.generator_ownership import PICTURES, Reading, Report, along
-from serving.ownership import PROVEN, chosen_model, secret_of_gateway
-from serving.settings import Settings
+from serving.ownership import PROVEN, secret_of_gateway
+from serving.settings import Settings, chosen_model
 from serving.suspects import PLAIN, ROWS, Opening, open_model
 from serving.victims.base import VictimPlugin
 

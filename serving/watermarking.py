@@ -26,8 +26,8 @@ from mantlet.types import Kind, Prediction, Query
 from serving.admission import client_id
 from serving.decoding import PICTURE_MODES
 from serving.keys import HASHED, KeyFile
-from serving.ownership import chosen_model, secret_of_gateway
-from serving.settings import Settings
+from serving.ownership import secret_of_gateway
+from serving.settings import Settings, chosen_model
 
 PICTURES = (".png", ".jpg", ".jpeg")
 ARRAYS = (".npz", ".npy")

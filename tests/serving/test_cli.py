@@ -268,6 +268,27 @@ def test_a_chain_is_checked_over_files_and_from_a_record_on(
     )
 
 
+def test_budgets_are_told_of_one_model_for_people_and_for_machines(
+    mantlet: Mantlet, root: Path, tmp_path: Path
+) -> None:
+    curve = str(root / "configs/models/mnist-ini.curve.json")
+    raw = config(root, tmp_path)
+    measured = raw["models"]["mnist"] | {"detectors": [{"type": "coverage", "curve": curve}]}
+    raw["models"] = {"plain": measured | {"detectors": ["rate"]}, "measured": measured}
+    path = write_config(tmp_path / "two.yaml", raw)
+    told, listed = (
+        mantlet("budget", path, "--model", "measured", *more) for more in ((), ["--json"])
+    )
+    unnamed, wrong = mantlet("budget", path), mantlet("budget", path, "--model", "plain")
+    rows = list(json.loads(listed.out).values())
+
+    assert rows == sorted(rows)
+    assert all(str(number) in told.out for number in rows)
+    assert (unnamed.code, wrong.code) == (2, 2)
+    assert "has models plain, measured; name one with --model" in unnamed.err
+    assert "no detector of type coverage has a curve" in wrong.err
+
+
 def test_campaigns_are_told_for_people_and_for_machines(
     mantlet: Mantlet, root: Path, tmp_path: Path
 ) -> None:
