@@ -33,8 +33,8 @@ def fold(
     after[:, 1, -1] = at
     steps = np.rint(share * FINENESS)
     steps[np.isnan(steps)] = 0.0
-    if len(rows_of) == 1 and (seen[0] - 1) // BLOCK == (seen[0] - 1 + len(share)) // BLOCK:
-        after[0, 1, :-1] += steps.sum(axis=0)
+    if len(rows_of) == 1:
+        _alone(after[0, :, :-1], int(seen[0]), steps)
         return after
     seen, counts = np.asarray(seen), np.array([len(rows) for rows in rows_of])  # (N,)
     starts = counts.cumsum() - counts
@@ -52,6 +52,18 @@ def fold(
     after[:, 0, :-1] += np.add.reduceat(steps * (ago == 1), starts)
     after[:, 1, :-1] += np.add.reduceat(steps * (ago == 0), starts)
     return after
+
+
+def _alone(blocks: np.ndarray, seen: int, steps: np.ndarray) -> None:
+    """Fold (n, F) steps of one client into its two ``blocks`` (2, F)."""
+    now = (seen + len(steps) - 1) // BLOCK  # under way
+    moved = now - (seen - 1) // BLOCK
+    if moved:
+        start = max(now * BLOCK - seen, 0)  # of the block under way, among these rows
+        blocks[0] = blocks[1] if moved == 1 else 0.0
+        blocks[0] += steps[max(start - BLOCK, 0) : start].sum(axis=0)
+        blocks[1], steps = 0.0, steps[start:]
+    blocks[1] += steps.sum(axis=0)
 
 
 def mean(recent: np.ndarray, seen: int) -> np.ndarray:

@@ -28,8 +28,11 @@ def fold(state: State | None, marks: np.ndarray) -> tuple[State, np.ndarray]:
             return state, np.ones(1, dtype=bool)
         return _with(ring, count, marks.tolist()), np.zeros(1, dtype=bool)
     held, repeated = dict.fromkeys(known.tolist()), np.zeros(len(marks), dtype=bool)
+    asked = marks.tolist()
+    if held.keys().isdisjoint(asked) and len(set(asked)) == len(asked):
+        return _with(ring, count, asked), repeated  # nearly always: none was asked before
     new: list[int] = []
-    for row, mark in enumerate(marks.tolist()):
+    for row, mark in enumerate(asked):
         repeated[row] = mark in held
         if not repeated[row]:
             place = count + len(new)
