@@ -121,7 +121,7 @@ def open_events(
 
 def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     """Load a model's victim and plug-ins; this is what takes time."""
-    device, secret = _device(settings), secret_of(settings)
+    device, secret = device_of(settings.device), secret_of(settings)
     model.victim.load(Setup(device, secret))
     victim = model.victim
     _check_kinds(name, model)
@@ -155,16 +155,14 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
     )
 
 
-def _device(settings: Settings) -> torch.device:
-    """Where torch runs, tried with one number."""
+def device_of(name: str) -> torch.device:
+    """Where torch runs, tried with one number; raises `ConfigError`."""
     try:
-        device = torch.device(settings.device)
+        device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device '{settings.device}' cannot be used: {reason}; try cpu"
-        ) from error
+        raise ConfigError(f"device '{name}' cannot be used: {reason}; try cpu") from error
     return device
 
 

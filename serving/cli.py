@@ -363,12 +363,14 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     data: Annotated[Path, typer.Option(help="Training data: .npz with x_train, y_train.")],
     foreign: Annotated[
-        list[Path], typer.Option(help="Foreign pictures, for a recipe of that kind. Repeatable.")
+        list[Path],
+        typer.Option(help="Foreign pictures, for a recipe of kind foreign or ini. Repeatable."),
     ] = [],
     unseen: Annotated[
-        list[Path], typer.Option(help="Foreign pictures that are reported and not trained on.")
+        list[Path],
+        typer.Option(help="Of kind foreign: pictures that are reported on and not trained on."),
     ] = [],
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Of a classifier: cpu, cuda, ...")] = "cpu",
     output: Annotated[Path | None, typer.Option(help="In place of the recipe's output.")] = None,
 ) -> None:
     """Train a model from RECIPE and write its weights as safetensors."""

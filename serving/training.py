@@ -1,9 +1,7 @@
 """What ``mantlet train`` does: read a recipe and its data, train, write, report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import torch
 
 from defenses.ini import making
 from defenses.ini.recipe import IniRecipe
@@ -24,26 +22,31 @@ from mantlet.mark_training import MarkRecipe
 from mantlet.registry import did_you_mean
 from mantlet.training import Progress, Recipe
 from mantlet.translation_training import TranslateRecipe
+from serving.build import device_of
 
 AnyRecipe = Recipe | ForeignRecipe | IniRecipe | TranslateRecipe | GanRecipe | MarkRecipe
+
+KINDS: Mapping[str, type[AnyRecipe]] = {
+    "": Recipe,
+    "foreign": ForeignRecipe,
+    "gan": GanRecipe,
+    "ini": IniRecipe,
+    "translate": TranslateRecipe,
+    "watermark": MarkRecipe,
+}
+"""Recipes by what they name as their ``kind:``; one of a classifier names none."""
+USERS = {"foreign": ("foreign", "ini"), "unseen": ("foreign",), "device": ("",)}
+"""The kinds of recipe that use an option."""
 
 
 def load(recipe: Path) -> AnyRecipe:
     """The recipe of any kind; raises `ConfigError`."""
-    kinds: dict[str, type[AnyRecipe]] = {
-        "": Recipe,
-        "foreign": ForeignRecipe,
-        "gan": GanRecipe,
-        "ini": IniRecipe,
-        "translate": TranslateRecipe,
-        "watermark": MarkRecipe,
-    }
     kind = training.kind_of(recipe)
-    if kind not in kinds:
+    if kind not in KINDS:
         raise ConfigError(
-            f"recipe '{recipe}': kind '{kind}' is unknown; {did_you_mean(kind, filter(None, kinds))}"
+            f"recipe '{recipe}': kind '{kind}' is unknown; {did_you_mean(kind, filter(None, KINDS))}"
         )
-    return kinds[kind].load(recipe)
+    return KINDS[kind].load(recipe)
 
 
 def run(
@@ -56,7 +59,11 @@ def run(
     device: str = "cpu",
     output: Path | None = None,
 ) -> Sequence[str]:
-    """Train what a recipe describes and write it to its ``output``, or the one given; returns what to tell the operator."""
+    """Train what a recipe describes and write it to its ``output``, or the one given; returns what to tell the operator.
+
+    Raises `ConfigError` for ``foreign`` and ``unseen`` files, and a ``device`` beside the CPU, that its kind does not use.
+    """
+    _refuse_unused(plan, {"foreign": foreign, "unseen": unseen, "device": device != "cpu"})
     if isinstance(plan, Recipe):
         return _classifier(plan, data, device, output, progress)
     if isinstance(plan, IniRecipe):
@@ -70,6 +77,21 @@ def run(
     return _foreignness(plan, data, foreign, unseen, output, progress)
 
 
+def _refuse_unused(plan: AnyRecipe, given: Mapping[str, object]) -> None:
+    """Raise for an option that would be ignored."""
+    kind = next(kind for kind, recipe in KINDS.items() if type(plan) is recipe)
+    for option in (option for option, value in given.items() if value):
+        if kind not in USERS[option]:
+            users = " or ".join(map(_called, USERS[option]))
+            raise ConfigError(
+                f"--{option}: a recipe {_called(kind)} does not use it, only one {users}; leave it out"
+            )
+
+
+def _called(kind: str) -> str:
+    return f"of kind '{kind}'" if kind else "without a kind"
+
+
 def _classifier(
     plan: Recipe,
     data: Path,
@@ -78,7 +100,7 @@ def _classifier(
     progress: Callable[[Progress], None],
 ) -> list[str]:
     target = output or plan.output
-    on = torch.device(device)
+    on = device_of(device)
     network = training.fit(plan, load_images(data, "train"), device=on, progress=progress)
     recorded = plan.model_dump_json(exclude={"output"})
     weights.save(network, target, {"recipe": recorded, "data": weights.fingerprint(data)})

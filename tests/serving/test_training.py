@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,34 @@ def test_a_kind_that_nobody_knows_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="kind 'forein' is unknown; did you mean 'foreign'"):
         training.load(recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "words"),
+    [
+        ("mnist-lenet", "foreign", "without a kind .* only one of kind 'foreign' or of kind 'ini'"),
+        ("mnist-ini", "unseen", "of kind 'ini' does not use it, only one of kind 'foreign'"),
+        ("mnist-dcgan", "foreign", "of kind 'gan' does not use it"),
+        ("superres-x2", "device", "of kind 'translate' does not use it, only one without a kind"),
+        ("mnist-watermark", "unseen", "of kind 'watermark' does not use it"),
+        ("mnist-foreign", "device", "of kind 'foreign' does not use it"),
+    ],
+)
+def test_an_option_that_the_recipe_would_ignore_is_refused(
+    root: Path, recipe: str, option: str, words: str
+) -> None:
+    plan = training.load(root / f"configs/recipes/{recipe}.yaml")
+    given: Any = {option: "cuda" if option == "device" else [Path("pictures.npz")]}
+
+    with pytest.raises(ConfigError, match=f"--{option}: a recipe {words}.*; leave it out"):
+        training.run(plan, Path("none.npz"), progress=silent, **given)
+
+
+def test_a_device_that_is_not_there_is_named(root: Path) -> None:
+    plan = training.load(root / "configs/recipes/mnist-lenet.yaml")
+
+    with pytest.raises(ConfigError, match=r"device 'abacus' cannot be used: .*; try cpu"):
+        training.run(plan, Path("none.npz"), device="abacus", progress=silent)
 
 
 def test_without_foreign_pictures_nothing_is_trained(tmp_path: Path, digits: Images) -> None:
