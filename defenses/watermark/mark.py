@@ -61,8 +61,7 @@ class Mark:
         at = {client: i for i, client in enumerate(dict.fromkeys(clients))}
         made = [self._own(client, *images.shape[-2:]) for client in at]
         if len(made) == 1:  # as most requests are
-            own, pattern = made[0]
-            return self._marked(images, own.expand(len(images), -1), pattern)
+            return self._marked(images, *made[0])
         rows = torch.tensor([at[client] for client in clients])
         own, pattern = (torch.cat(part)[rows] for part in zip(*made, strict=True))
         return self._marked(images, own, pattern)
@@ -89,6 +88,7 @@ class Mark:
         return SHARE_SMALL if max(height, width) <= SMALL else SHARE
 
     def _marked(self, images: Tensor, own: Tensor, pattern: Tensor) -> Tensor:
+        """Pictures with the mark of (B, COUNT) signs in a pattern (B, 1, h, w); one of each serves all."""
         height, width = images.shape[-2:]
         small = max(height, width) <= SMALL
         asked = self._psnr or (PSNR_SMALL if small else PSNR)
@@ -118,7 +118,7 @@ def _tiled(pattern: Tensor, images: Tensor) -> Tensor:
 
 
 def _emphasis(marked: Tensor, own: Tensor) -> Tensor:
-    """(B, COUNT) how much more or less of each bit a picture needs, by what it says of it (B, COUNT signs).
+    """(B, COUNT) how much more or less of each bit a picture needs, by what it says of it (B or 1, COUNT signs).
 
     A bit that the picture speaks against gets some of the energy of those that it speaks for: improved
     spread spectrum (Malvar and Florencio, 2003). Asked is what the picture says resized: what is lost first.
@@ -127,7 +127,7 @@ def _emphasis(marked: Tensor, own: Tensor) -> Tensor:
     half = functional.interpolate(grey, scale_factor=0.5, mode="bilinear", antialias=True)
     back = functional.interpolate(half, size=grey.shape[-2:], mode="bilinear")
     agreed = (read_each(grey) + 2 * read_each(back)) * own
-    bits = torch.zeros(len(own), BITS).index_add(1, BIT_OF, agreed)
+    bits = torch.zeros(len(agreed), BITS).index_add(1, BIT_OF, agreed)
     needed = (2 - bits / bits.mean(dim=1, keepdim=True).clamp(min=1e-6)).clamp(*EMPHASIS)
     needed = needed[:, BIT_OF]
     return needed / needed.square().mean(dim=1, keepdim=True).sqrt()

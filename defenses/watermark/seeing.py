@@ -31,15 +31,17 @@ def visibility(brightness: Tensor, *, masking: float = 1.0, black: float = 1.0) 
     window that is black that is multiplied by ``black``, on a darker one than `DARK` by part of the way. With less
     ``masking``, in [0, 1], all that is moved towards 1.
     """
-    mean, seen = _moments(_roomy(brightness, 2))
-    np.sqrt(np.clip(seen, 0, (2 * BUSY) ** 2, out=seen), out=seen)
-    seen *= masking * 0.5 / BUSY
+    if not masking:
+        return torch.ones_like(brightness)
+    mean, squared, seen = _moments(_roomy(brightness, 2))
     fewer = (1 - black) * _dark(mean) if black < 1 else None
-    mean -= 0.5
-    mean *= mean
-    mean *= masking * 2
-    seen += mean
-    seen += 1 - masking * 0.5
+    np.minimum(seen, _busiest(*mean.shape[-2:]), out=seen)
+    np.sqrt(seen, out=seen)
+    seen *= masking * 0.5 / BUSY
+    squared -= mean
+    squared *= masking * 2
+    seen += squared
+    seen += 1.0
     if fewer is not None:
         seen -= fewer * (seen - (1 - masking))
     return _cropped(seen, brightness)
@@ -58,8 +60,7 @@ def residual(brightness: Tensor) -> Tensor:
     """
     both = _roomy(brightness, 2)
     picture = both[0].copy()
-    mean, variance = _moments(both)
-    variance = np.clip(variance, 0, None)
+    mean, _, variance = _moments(both)
     slope = variance / (variance + EDGE**2)
     mean *= 1 - slope
     slope, mean = _box(np.stack([slope, mean]))
@@ -67,57 +68,71 @@ def residual(brightness: Tensor) -> Tensor:
 
 
 def _roomy(brightness: Tensor, planes: int) -> np.ndarray:
-    """(B, 1, H, W) to (planes, B, H + 2, W + 2), framed with zeros; all planes but the first are empty."""
-    count, _, height, width = brightness.shape
-    roomy = np.zeros((planes, count, height + 2, width + 2), np.float32)
-    roomy[0, :, 1:-1, 1:-1] = brightness[:, 0].numpy(force=True)
+    """(B, 1, H, W) to (planes, B, H + 1, W), a row of zeros below each picture; all planes but the first are empty."""
+    pictures = brightness.numpy(force=True)[:, 0]
+    count, height, width = pictures.shape
+    roomy = np.empty((planes, count, height + 1, width), np.float32)
+    roomy[:, :, height] = 0
+    roomy[0, :, :height] = pictures
     return roomy
 
 
 def _cropped(roomy: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(roomy[:, None, 1:-1, 1:-1]).to(like)
+    return torch.from_numpy(roomy[:, None, :-1]).to(like)
 
 
 def _dark(mean: np.ndarray) -> np.ndarray:
     return np.clip(1 - mean / DARK, 0, 1)
 
 
-def _moments(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and variances within windows, which rounding may bring below 0, in place of two planes of `_roomy`."""
+def _moments(both: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means within windows, their squares, and variances, in place of two planes of `_roomy`."""
     np.multiply(both[0], both[0], out=both[1])
     mean, variance = _box(both)
-    variance -= mean * mean
-    return mean, variance
+    squared = mean * mean
+    np.maximum(variance, squared, out=variance)  # rounding may bring it below
+    variance -= squared
+    return mean, squared, variance
 
 
 def _box(roomy: np.ndarray) -> np.ndarray:
-    """Means over windows of 3x3, in place of what is framed with zeros; windows at the border hold fewer pixels.
+    """Means over windows of 3x3, in place of what has rows of zeros; windows at the border hold fewer pixels.
 
-    The frame keeps rows and pictures apart that lie behind each other in memory, so that all pixels at once are added
-    to what lies beside them there: many times as fast as pooling, and twice as fast as the same slices in torch.
+    All pixels at once are added to what lies beside them in memory: many times as fast as pooling, and twice as fast
+    as the same slices in torch. The zeros keep pictures apart; where rows meet, both ends are added again.
     """
     height, width = roomy.shape[-2:]
     values = roomy.reshape(-1)
-    across = _beside(values, 1)
-    _beside(across, width, out=values[width + 1 : -width - 1])
-    roomy *= _shares(height - 2, width - 2)
+    across = np.empty_like(values)
+    if width > 1:
+        np.add(values[:-1], values[1:], out=across[1:])
+        across[1:-1] += values[2:]
+        np.add(values[::width], values[1::width], out=across[::width])
+        np.add(
+            values[width - 2 :: width], values[width - 1 :: width], out=across[width - 1 :: width]
+        )
+    else:
+        across[:] = values
+    np.add(across[:-width], across[width:], out=values[width:])
+    values[width:-width] += across[2 * width :]
+    np.add(across[:width], across[width : 2 * width], out=values[:width])
+    torch.from_numpy(roomy).mul_(_shares(height - 1, width))
     return roomy
 
 
-def _beside(values: np.ndarray, step: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Sums of each but the first and last ``step`` values with those a ``step`` before and after."""
-    sums: np.ndarray = np.add(values[: -2 * step], values[step:-step], out=out)
-    sums += values[2 * step :]
-    return sums
-
-
 @lru_cache(maxsize=16)
-def _shares(height: int, width: int) -> np.ndarray:
-    """(H + 2, W + 2) one over the pixels in the window around each, in a frame of zeros."""
+def _shares(height: int, width: int) -> Tensor:
+    """(H + 1, W) one over the pixels in the window around each, and a row of zeros."""
     shares = []
     for side in (height, width):
         pixels = np.full(side, 3, np.float32)
         pixels[0] -= 1
         pixels[-1] -= 1
-        shares.append(np.pad(1 / pixels, 1))
-    return np.outer(*shares)
+        shares.append(1 / pixels)
+    return torch.from_numpy(np.outer(np.append(shares[0], np.float32(0)), shares[1]))
+
+
+@lru_cache(maxsize=16)
+def _busiest(height: int, width: int) -> np.ndarray:
+    """(H, W) of the largest variance that counts: NumPy compares with an array much faster than with a number."""
+    return np.full((height, width), (2 * BUSY) ** 2, np.float32)

@@ -57,3 +57,37 @@ def test_a_change_that_no_cut_makes_small_enough_is_given_up(
     change[0] = 0
 
     assert likeness.strength_within(one, change, 0.99).flatten().tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_pattern_changes_pictures_by_its_power_where_clipping_leaves_room() -> None:
+    one, pattern = (
+        pictures(side=28),
+        torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(1)),
+    )
+    one[0], one[1] = 0.0, 1.0
+    changed = likeness.added(one, pattern, 1e-4)
+    powers = (changed - one).square().mean(dim=(1, 2, 3))
+
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert torch.allclose(powers, torch.tensor(1e-4), rtol=0.01)
+
+
+def test_a_pattern_of_nothing_and_one_that_is_all_clipped_change_nothing() -> None:
+    black = torch.zeros(2, 1, 8, 8)
+    patterns = torch.stack([torch.zeros(1, 8, 8), -torch.ones(1, 8, 8)])
+
+    assert torch.equal(likeness.added(black, patterns, 1e-4), black)
+
+
+def test_gradients_reach_a_pattern_and_the_pictures_are_the_same() -> None:
+    one, pattern = (
+        pictures(side=28),
+        torch.randn(4, 1, 28, 28, generator=torch.Generator().manual_seed(1)),
+    )
+    plain = likeness.added(one, pattern, 1e-4)
+    learned = likeness.added(one, pattern.requires_grad_(), 1e-4)
+    learned.square().sum().backward()
+
+    assert torch.allclose(learned, plain, atol=1e-6)
+    assert pattern.grad is not None
+    assert pattern.grad.abs().sum() > 0
