@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,6 @@ def _as_images(x: np.ndarray, rows: slice, path: Path) -> np.ndarray:
         raise ConfigError(f"data '{path}' has shape {shape}; wanted (n, H, W) or (n, C, H, W)")
     images = x[rows, None] if x.ndim == 3 else x[rows]
     scaled = images.astype(np.float32) / (255.0 if x.dtype == np.uint8 else 1.0)
-    if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
+    if not (all_finite(scaled) and scaled.min() >= 0 and scaled.max() <= 1):
         raise ConfigError(f"data '{path}': floats must be in [0, 1]; divide by 255?")
     return np.ascontiguousarray(scaled)

@@ -1,6 +1,5 @@
 """The bases of what an operator can plug in: a defense changes answers, a detector scores clients."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from mantlet import simplex
 from mantlet.errors import PluginError
+from mantlet.finite import all_finite
 from mantlet.types import (
     Kind,
     Prediction,
@@ -72,7 +72,7 @@ class Defense(Plugin, ABC):
     """Transforms predictions, vectorised over rows of different clients, without memory.
 
     A subclass writes ``apply``; callers use the instance as a function, which checks what ``apply``
-    returns and raises `PluginError` when the promise is broken: same shape and kind, finite values,
+    returns and raises `PluginError` when the promise is broken: same shape, kind and type, finite values,
     rows on the simplex, and the same top class where ``keeps_top1`` is declared.
     """
 
@@ -125,13 +125,16 @@ class Defense(Plugin, ABC):
                 f"returned {after.kind} {tuple(after.values.shape)}"
                 f" for {before.kind} {tuple(before.values.shape)}"
             )
-        if after.kind is not Kind.PROBABILITIES:
-            low, high = (float(v) for v in after.values.aminmax())
-            if not math.isfinite(low + high):  # a value that is no number is both
-                return "returned values that are not finite"
-            if after.kind is Kind.IMAGES and (low < 0 or high > 1):
+        if after.values.dtype is not before.values.dtype:
+            return f"returned {after.values.dtype} for {before.values.dtype}"
+        if after.kind is Kind.IMAGES:
+            pixels = after.values.numpy(force=True)
+            low, high = float(pixels.min()), float(pixels.max())
+            if not (low >= 0 and high <= 1):  # a NaN is neither
                 return f"returned pixels from {low:.3g} to {high:.3g}; wanted 0 to 1"
             return None
+        if after.kind is not Kind.PROBABILITIES:
+            return None if all_finite(after.values) else "returned values that are not finite"
         if not simplex.on_simplex(after.values):
             return "returned rows that are no probabilities"
         if self.keeps_top1 and not simplex.same_top1(after.values, before.values):
@@ -163,7 +166,7 @@ class InputDefense(Plugin, ABC):
             ) from error
         if not isinstance(inputs, Tensor) or inputs.shape != query.inputs.shape:
             raise PluginError(f"input defense '{self.name}' returned rows of another shape")
-        if not bool(torch.isfinite(inputs).all()):
+        if not all_finite(inputs):
             raise PluginError(f"input defense '{self.name}' returned values that are not finite")
         return replace(query, inputs=inputs)
 

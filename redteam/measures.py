@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mantlet import simplex
+from mantlet.finite import all_finite
 from mantlet.types import Query, Victim
 from serving.pipeline import Pipeline
 
@@ -25,7 +26,7 @@ def probabilities(network: nn.Module, inputs: Tensor) -> Tensor:
     """
     network.eval()
     logits = torch.cat([network(part) for part in torch.split(inputs, 500)])
-    if not bool(torch.isfinite(logits).all()):
+    if not all_finite(logits):
         raise ValueError("the clone answers values that are not finite: the attack diverged")
     return logits.softmax(dim=1)
 

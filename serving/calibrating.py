@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mantlet.errors import CalibrationError, ConfigError
+from mantlet.finite import all_finite
 from mantlet.noise import row_marks
 from mantlet.plugin import Calibration, Detector, EvidenceDetector
 from mantlet.types import Task, Victim
@@ -120,7 +121,7 @@ def _check(inputs: np.ndarray, victim: Victim, name: str) -> None:
             f"only {different} of the {len(inputs)} benign rows are different; give at least {LEAST},"
             " better 5,000"
         )
-    if not np.isfinite(inputs).all():
+    if not all_finite(inputs):
         rows = int((~np.isfinite(inputs.reshape(len(inputs), -1))).any(axis=1).sum())
         raise CalibrationError(f"{rows} of the benign rows hold NaN or infinity; leave them out")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from defenses.dawn import Dawn, Marks
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from mantlet.plugin import Setup
 from serving import build
 from serving.settings import Model, Settings, chosen_model
@@ -245,7 +246,7 @@ class _Served(UpstreamVictim):
 
     def _checked(self, answer: np.ndarray, rows: int) -> np.ndarray:
         classes = self.classes
-        labels = answer.astype(np.int64) if np.isfinite(answer).all() else answer
+        labels = answer.astype(np.int64) if all_finite(answer) else answer
         if (
             answer.shape == (rows,)
             and ((labels == answer) & (answer >= 0) & (answer < classes)).all()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mantlet import simplex
 from mantlet.errors import PluginError, VictimError
+from mantlet.finite import all_finite
 from mantlet.plugin import Defense, Detector, InputDefense, RememberingDefense
 from mantlet.types import (
     OPEN,
@@ -150,7 +151,7 @@ class Pipeline:
             raise VictimError(
                 f"the explainer gave {maps.kind} {tuple(maps.values.shape)} of {tuple(inputs.shape)}"
             )
-        if not bool(torch.isfinite(maps.values).all()):
+        if not all_finite(maps.values):
             raise VictimError("the explainer gave values that are not finite")
         return maps
 
@@ -181,7 +182,7 @@ class Pipeline:
         if prediction.kind is Kind.PROBABILITIES:
             if not simplex.on_simplex(values):
                 raise VictimError("the victim answered rows that are no probabilities")
-        elif not bool(torch.isfinite(values).all()):
+        elif not all_finite(values):
             raise VictimError("the victim answered values that are not finite")
         return prediction
 
@@ -201,7 +202,7 @@ class Pipeline:
                 )
             given = rows.numpy(force=True)
             scores[detector.name] = given if given.dtype == np.float32 else given.astype(np.float64)
-            if not np.isfinite(given).all():
+            if not all_finite(given):
                 raise _plugin_error(detector, "scored values that are not finite")
         return scores
 

@@ -12,6 +12,7 @@ from defenses.watermark import bounds
 from defenses.watermark.carriers import BIT_OF, BITS, COUNT, MarkKey
 from defenses.watermark.reading import CHUNK, Reading, read
 from defenses.watermark.registration import Places, allowed, best
+from mantlet.finite import all_finite
 
 SMALLEST = 1e-300
 """Smaller p-values are told as this one."""
@@ -81,7 +82,7 @@ def search(
     """
     if not len(reading):
         raise ValueError("there are no pictures to look at")
-    if not bool(torch.isfinite(torch.view_as_real(reading.waves)).all()):
+    if not all_finite(reading.waves):
         raise ValueError("the waves of the pictures are not finite")
     places = allowed(reading.sizes, whole)
     waves, several = reading.whitened, len(reading) > 1

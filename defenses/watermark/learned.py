@@ -14,6 +14,7 @@ from defenses.watermark.carriers import BITS, MarkKey
 from defenses.watermark.detection import SMALLEST, Found
 from defenses.watermark.tracing import Suspect, ranked
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from mantlet.learned_marks import LENGTH, LearnedMark
 
 SHIPPED = Path(__file__).with_name("learned.safetensors")
@@ -67,7 +68,7 @@ def read_all(networks: LearnedMark, images: Tensor, whole: tuple[int, int] | Non
 
     Raises `ValueError` for values that are not finite.
     """
-    if not bool(torch.isfinite(images).all()):
+    if not all_finite(images):
         raise ValueError("pictures have values that are not finite; values in [0, 1] are read")
     odds = [networks.read(placed) for placed in _placed(images, whole)]
     return torch.tanh(torch.stack(odds) / 2).double()

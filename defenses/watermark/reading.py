@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from defenses.watermark.carriers import BAND, TILE, radii
 from defenses.watermark.seeing import luma, residual
+from mantlet.finite import all_finite
 
 CHUNK = 2_000_000
 """Pixels that are read at once."""
@@ -88,7 +89,7 @@ def read(images: Iterable[Tensor]) -> Reading:
     sizes: list[tuple[int, int]] = []
     for batch in images:
         height, width = batch.shape[-2:]
-        if not bool(torch.isfinite(batch).all()):
+        if not all_finite(batch):
             raise ValueError("pictures have values that are not finite; values in [0, 1] are read")
         for part in torch.split(batch, max(1, CHUNK // (height * width))):
             waves += [_waves(part.float())] if len(part) else []  # no transform takes none

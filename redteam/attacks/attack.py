@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mantlet import simplex
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from redteam.client.oracle import Explained, Explaining, Oracle, Refused, Withheld
 from redteam.learning import Means, Training, Transfer, train
 from redteam.treatments import AnyTreatment
@@ -117,7 +118,7 @@ class Ledger:
             raise
         except Refused as refusal:
             raise self._over(refusal) from refusal
-        if told.maps.shape != inputs.shape or not torch.isfinite(told.maps).all():
+        if told.maps.shape != inputs.shape or not all_finite(told.maps):
             raise ConfigError(
                 f"the target explains {tuple(inputs.shape)} by {tuple(told.maps.shape)}; attacks learn"
                 " from finite maps of the shape of the rows: name a method that gives them"
@@ -155,7 +156,7 @@ class Ledger:
                 f" probabilities ({len(inputs)}, {self._classes}) or labels ({len(inputs)},): name"
                 " a classifier and the number of its classes"
             )
-        if not torch.isfinite(answers).all():
+        if not all_finite(answers):
             raise ConfigError("the target answers numbers that are not finite; mend the target")
         return answers
 

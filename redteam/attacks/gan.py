@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mantlet import architectures
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from mantlet.gan_training import Gan, GanSettings, fit_gan, untrained
 from redteam.attacks.metropolis import calibrated, selected
 from redteam.attacks.washing import Wash
@@ -232,6 +233,6 @@ def _pictures(answers: Tensor) -> Tensor:
             f"the target answers {tuple(answers.shape)}; attack 'gan' learns from pictures: name a model that"
             " generates"
         )
-    if not bool(torch.isfinite(answers).all()):
+    if not all_finite(answers):
         raise ConfigError("the target answers numbers that are not finite; mend the target")
     return answers

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from defenses.band_limit import BandLimit
 from mantlet import architectures
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from redteam.attacks.wavelets import Basis, high_band_error
 from redteam.client.oracle import Oracle, Refused
 from redteam.learning import seeded
@@ -180,6 +181,6 @@ def _pictures(answers: Tensor, asked: Tensor) -> Tensor:
             f"the target answers {tuple(answers.shape)} to {tuple(asked.shape)}; attack 'i2i' learns from"
             " pictures: name a model that translates"
         )
-    if not bool(torch.isfinite(answers).all()):
+    if not all_finite(answers):
         raise ConfigError("the target answers numbers that are not finite; mend the target")
     return answers

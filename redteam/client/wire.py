@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mantlet.errors import TargetError
+from mantlet.finite import all_finite
 
 JSON, BINARY = "application/json", "application/octet-stream"
 NPY = "application/x-npy"
@@ -155,7 +156,7 @@ def answer_npy(body: bytes, of: str) -> np.ndarray:
 
 def checked_maps(values: np.ndarray, rows: np.ndarray, of: str) -> Tensor:
     """(B, *shape) float32 maps of rows; `TargetError` for another shape and what is not finite."""
-    if values.shape != rows.shape or not np.isfinite(values).all():
+    if values.shape != rows.shape or not all_finite(values):
         raise TargetError(
             f"{of} explains rows {rows.shape} by {values.shape}; wanted as many finite numbers"
         )
@@ -175,7 +176,7 @@ def checked(values: np.ndarray, rows: int, of: str) -> Tensor:
             f"{of} answers shape {values.shape} to {rows} rows; wanted ({rows}, classes), ({rows},), or"
             f" pictures ({rows}, channels, height, width)"
         )
-    if not (np.isfinite(values).all() and values.min() >= -SLACK and values.max() <= 1 + SLACK):
+    if not (all_finite(values) and values.min() >= -SLACK and values.max() <= 1 + SLACK):
         no = "no pictures in [0, 1]" if pictures else "no probabilities: logits?"
         raise TargetError(f"{of} answers numbers that are {no}")
     return torch.from_numpy(values.astype(np.float32).clip(0, 1))

@@ -14,6 +14,7 @@ from mantlet.attribution import (
     require_captum,
 )
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from serving.explaining import Explain
 from serving.victims.base import VictimPlugin, first_line
 
@@ -103,7 +104,7 @@ def _try_it(explains: Attribution, victim: VictimPlugin) -> None:
                 f"victim '{victim.name}' cannot be explained by {method}: {first_line(error)}; models of"
                 " integers have no gradients: remove 'explain', or the method from 'methods'"
             ) from error
-        if maps.shape != rows.shape or not bool(torch.isfinite(maps).all()):
+        if maps.shape != rows.shape or not all_finite(maps):
             raise ConfigError(
                 f"victim '{victim.name}': {method} gives maps of {tuple(maps.shape)}, or values that are"
                 f" not finite, of rows of {tuple(rows.shape)}; remove it from 'methods'"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mantlet import simplex, weights
 from mantlet.errors import ConfigError, VictimError
+from mantlet.finite import all_finite
 from mantlet.plugin import Setup
 from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
 from serving.victims import session
@@ -155,7 +156,7 @@ class OnnxVictim(VictimPlugin):
             raise ConfigError(
                 f"victim '{self.name}': '{self.weights}': {error}; does input_shape fit?"
             ) from error
-        if not bool(torch.isfinite(answers).all()):
+        if not all_finite(answers):
             raise ConfigError(
                 f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
                 " damaged?"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mantlet.errors import VictimError
+from mantlet.finite import all_finite
 from mantlet.types import Kind, Prediction
 
 Run = Callable[[Tensor], Tensor]
@@ -20,7 +21,8 @@ LUMA = (0.299, 0.587, 0.114)
 
 def thumbnails(images: Tensor) -> Tensor:
     """(B, 64) mean brightness of 8 x 8 fields of (B, C, H, W) pictures of any size."""
-    return nn.functional.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), SIDE).flatten(1)
+    grey = images if images.shape[1] == 1 else images.mean(dim=1, keepdim=True)
+    return nn.functional.adaptive_avg_pool2d(grey, SIDE).flatten(1)
 
 
 def prediction(raw: Tensor, black: float, white: float) -> Prediction:
@@ -28,7 +30,7 @@ def prediction(raw: Tensor, black: float, white: float) -> Prediction:
 
     Raises `VictimError` for what is no picture: clipping must not make one of an infinity.
     """
-    if raw.ndim != 4 or not bool(torch.isfinite(raw).all()):
+    if raw.ndim != 4 or not all_finite(raw):
         raise VictimError(f"the victim answered {tuple(raw.shape)}, or values that are not finite")
     values = ((raw.float() - black) / (white - black)).clamp(0.0, 1.0)
     return Prediction(values, Kind.IMAGES, features=thumbnails(values))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mantlet import architectures, weights
 from mantlet.attribution import Explainer
 from mantlet.errors import ConfigError
+from mantlet.finite import all_finite
 from mantlet.plugin import Setup
 from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
 from serving.explaining import Explain
@@ -122,7 +123,7 @@ class TorchVictim(VictimPlugin):
                 f"victim '{self.name}': architecture '{self.architecture}' answers shape {shape} to"
                 " one row; wanted (1, 1 or 3, H, W)"
             )
-        if not bool(torch.isfinite(answer).all()):
+        if not all_finite(answer):
             raise ConfigError(
                 f"victim '{self.name}': '{self.weights}' answers values that are not finite; is it"
                 " damaged?"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mantlet.attribution import Explainer
 from mantlet.errors import ConfigError, VictimError, VictimTimeout
+from mantlet.finite import all_finite
 from mantlet.plugin import Setup
 from mantlet.types import OPEN, InputSpec, Kind, Prediction, Task
 from serving.explaining import PROXIED, Explain
@@ -211,7 +212,7 @@ class UpstreamVictim(VictimPlugin):
         """(B, *shape) float32 maps of rows, as the server says them."""
         rows = self.normalized(inputs).contiguous().numpy()
         maps = self._call(self._ask_why(rows))
-        if maps.shape != rows.shape or not np.isfinite(maps).all():
+        if maps.shape != rows.shape or not all_finite(maps):
             raise VictimError(
                 f"upstream '{self.url}' explained rows of {rows.shape} with {maps.shape}, or with values"
                 " that are not finite; maps of the shape of the rows are taken"
@@ -231,7 +232,7 @@ class UpstreamVictim(VictimPlugin):
                 f"upstream '{self.url}' answered shape {answer.shape} to {rows} rows,"
                 f" wanted ({rows}, {', '.join(map(str, self._known.output_shape))})"
             )
-        if not np.isfinite(answer).all():
+        if not all_finite(answer):
             raise VictimError(f"upstream '{self.url}' answered values that are not finite")
         return answer
 

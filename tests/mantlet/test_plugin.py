@@ -169,13 +169,34 @@ def test_a_defense_that_remembers_is_checked_as_others_are(answer: Tensor) -> No
         Broken().recall(CLEAN, QUERY.clients, {})
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_pictures_that_are_not_finite_are_refused(value: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.01, 1.01])
+def test_one_pixel_that_is_none_is_refused(value: float) -> None:
     pictures = Prediction(torch.zeros(2, 1, 2, 2), Kind.IMAGES)
-    broken = scripted(lambda clean: replace(clean, values=torch.full((2, 1, 2, 2), value)))
+    values = pictures.values.clone()
+    values[1, 0, 1, 0] = value
 
-    with pytest.raises(PluginError, match="not finite"):
-        broken(pictures, QUERY, {})
+    with pytest.raises(PluginError, match=r"returned pixels from .*; wanted 0 to 1"):
+        scripted(lambda clean: replace(clean, values=values))(pictures, QUERY, {})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_number_of_a_map_that_is_not_finite_is_refused(value: float) -> None:
+    maps = Prediction(torch.full((2, 4), 7.0), Kind.ATTRIBUTIONS)
+    values = maps.values.clone()
+    values[1, 2] = value
+
+    assert scripted(lambda clean: clean)(maps, QUERY, {}) is maps
+    with pytest.raises(PluginError, match="values that are not finite"):
+        scripted(lambda clean: replace(clean, values=values))(maps, QUERY, {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_numbers_of_another_type_are_refused(dtype: torch.dtype) -> None:
+    """They cannot be put beside the rows of clients at another level, nor on the wire."""
+    corner = torch.eye(3)[CLEAN.values.argmax(dim=1)]
+
+    with pytest.raises(PluginError, match=f"returned {dtype} for torch.float32"):
+        scripted(lambda clean: replace(clean, values=corner.to(dtype)))(CLEAN, QUERY, {})
 
 
 def test_pictures_need_not_sum_to_one() -> None:
