@@ -16,8 +16,12 @@ LEVELS = {
 def configure(level: str) -> None:
     """Log to standard error from ``level`` up: for people on a terminal, as JSON elsewhere."""
     terminal = sys.stderr.isatty()
+    # with rich installed, the console's own tracebacks show local variables: inputs and keys
+    plain = structlog.dev.plain_traceback
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=plain)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     tracebacks = [] if terminal else [structlog.processors.format_exc_info]
     structlog.configure(

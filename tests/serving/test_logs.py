@@ -41,6 +41,34 @@ def test_every_line_is_an_object_with_its_level_and_time() -> None:
     assert "ZeroDivisionError" in str(lines[3]["exception"])
 
 
+FAILING = """
+import sys, structlog
+from serving import logs
+sys.stderr.isatty = lambda: {terminal}
+logs.configure("info")
+
+def decode(key, row):
+    raise KeyError("unforeseen")
+
+try:
+    decode("mk_" + 3 * "hush", [0.125 + 0.0078125])
+except KeyError:
+    structlog.get_logger().exception("unexpected_error")
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_traceback_tells_where_and_not_with_what(terminal: bool) -> None:
+    """On a terminal as well: keys and inputs are local variables of the functions it went through."""
+    command = [sys.executable, "-c", FAILING.format(terminal=terminal)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert "KeyError" in told
+    assert "decode" in told
+    assert "hushhush" not in told
+    assert "0.1328125" not in told
+
+
 @pytest.mark.parametrize(("level", "count"), [("info", 3), ("warning", 2), ("error", 1)])
 def test_what_is_below_the_level_is_not_written(level: str, count: int) -> None:
     assert len(logged(level)) == count
