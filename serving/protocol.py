@@ -1,6 +1,7 @@
 """The HTTP parser's bounds that uvicorn lacks: header size, header count, time to send headers."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.settings import Listen
 
+PIPELINED = 64
+"""Requests of a connection that may wait for the one that is answered; each takes forty times its bytes."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """Answers 431 to too many or too large headers, 408 to slow ones, 503 beyond the connection limit.
 
     Subclassed with ``bounds`` set; see `bounded`. A connection that sends nothing is closed without
-    a word. Content-Length together with Transfer-Encoding is malformed and answered with 400.
+    a word, and so is one that takes nothing of its answers, or asks on and on without waiting for them.
+    Content-Length together with Transfer-Encoding is malformed and answered with 400. Trailers are no headers.
     """
 
     bounds: Listen
@@ -25,6 +30,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _begun = False
     _refused = False
     _patience: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -35,7 +41,42 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_looking()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._see_taken(math.inf)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_looking()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._see_taken(math.inf)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._see_taken(math.inf)
+
+    def _see_taken(self, before: float) -> None:
+        """Give a connection up that took nothing of what waits for it: nothing else would ever end it."""
+        self._stop_looking()
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        elif left:
+            self._look = self.loop.call_later(self.bounds.body_timeout_s, self._see_taken, left)
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -60,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head and (self._begun or self._head_bytes):
             self._wait_for_headers()
         elif not self._in_head and self.cycle.response_complete:
-            self._wait(self.bounds.body_timeout_s, self.transport.close)
+            self._wait(self.bounds.body_timeout_s, self._close)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Serve a request that offers HTTP/2 as if it did not; the parser would lose its body."""
@@ -95,8 +136,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        if len(self.pipeline) >= PIPELINED:
+            self._refuse(429, "too many requests wait on this connection")
+            raise httptools.HttpParserError("too many requests at once")
         self._in_head = self._begun = False
         self._stop_waiting()
+        # a copy: the parser adds trailers to its own, and whoever trusts a header does not mean them
+        self.scope["headers"] = self.headers.copy()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -128,7 +174,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._begun:
             self._refuse(408, f"the headers took over {self.bounds.header_timeout_s:g} s")
         else:
-            self.transport.close()
+            self._close()
 
     def _refuse(self, status: int, message: str, header: bytes = b"") -> None:
         if self._refused or self.transport.is_closing():
@@ -140,7 +186,7 @@ class BoundedProtocol(HttpToolsProtocol):
         body = orjson.dumps({"error": message})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n"
         self.transport.write(STATUS_LINE[status] + header + head % len(body) + b"\r\n" + body)
-        self.transport.close()
+        self._close()
 
 
 def bounded(listen: Listen) -> type[asyncio.Protocol]:

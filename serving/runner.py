@@ -164,7 +164,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     servers = [
         _Server(_data_config(service)),
-        _Server(uvicorn.Config(create_admin(service), log_config=None, access_log=False)),
+        _Server(_admin_config(service)),
     ]
     async with asyncio.TaskGroup() as tasks:
         for server, bound in zip(servers, (data, admin), strict=True):
@@ -206,6 +206,20 @@ def _data_config(service: Service) -> uvicorn.Config:
         timeout_keep_alive=int(listen.keep_alive_s),
         timeout_graceful_shutdown=int(listen.drain_s),
         backlog=2048,
+    )
+
+
+def _admin_config(service: Service) -> uvicorn.Config:
+    """With the bounds of the clients' port: its token is asked for after the headers."""
+    return uvicorn.Config(
+        create_admin(service),
+        http=bounded(service.settings.listen),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
     )
 
 

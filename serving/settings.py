@@ -99,7 +99,7 @@ class Listen(Section):
     header_timeout_s: PositiveFloat = 10.0
     """How long a connection may take to send its headers."""
     body_timeout_s: PositiveFloat = 20.0
-    """How long a body may take to arrive, before it is refused with 408."""
+    """How long a body may take to arrive, before it is refused with 408, and a client may take nothing of its answer."""
     keep_alive_s: PositiveFloat = 75.0
     """How long a connection may wait for its next request."""
     max_connections: PositiveInt = 4096

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from serving.exchange import Disconnected, Receive, Scope, Send, headers_of, read_body, reply
-from serving.protocol import bounded
+from serving.protocol import PIPELINED, bounded
 from serving.settings import Listen
 from tests.e2e.harness import error_of, raw, read_answers
 
@@ -23,12 +23,20 @@ BOUNDS = Listen(
     max_connections=8,
 )
 HASTY = BOUNDS.model_copy(update={"header_timeout_s": 0.5, "body_timeout_s": 0.5})
+LARGE = 1 << 26
+"""More than any socket holds."""
 POST = b"POST /echo HTTP/1.1\r\nHost: a\r\n"
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 async def _application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Echoes the body; under /unread answers without reading it, under /slow after a while."""
+    """Echoes the body; under /unread answers without reading it, under /slow after a while.
+
+    Under /who it tells the header that says so, under /large it answers `LARGE` bytes.
+    """
+    if scope["path"] == "/large":
+        await reply(send, bytes(LARGE))
+        return
     if scope["path"] == "/unread":
         await reply(send, b"no need")
         return
@@ -38,6 +46,8 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["path"] == "/slow":
         await asyncio.sleep(0.2)
+    if scope["path"] == "/who":
+        body = headers_of(scope).get("x-api-key", "nobody").encode()
     await reply(send, scope["path"].encode() + b" " + body)
 
 
@@ -127,6 +137,16 @@ def test_trailers_count_as_headers(port: int) -> None:
     (answer,) = raw(port, POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
 
     assert answer[0] == 431
+
+
+def test_a_trailer_is_no_header(port: int) -> None:
+    """A proxy takes headers away that clients may not send, and lets trailers through."""
+    head = POST.replace(b"/echo", b"/who") + b"Transfer-Encoding: chunked\r\n"
+    body = b"1\r\na\r\n0\r\nX-API-Key: somebody\r\n\r\n"
+    trailed, told = raw(port, head + b"\r\n" + body, head + b"X-API-Key: me\r\n\r\n" + body, read=2)
+
+    assert trailed[2] == b"/who nobody"
+    assert told[2] == b"/who me"
 
 
 def test_each_request_of_a_connection_has_its_own_bounds(port: int) -> None:
@@ -279,6 +299,44 @@ def test_nonsense_behind_a_request_does_not_take_its_answer(port: int) -> None:
     answers = raw(port, first + b"nonsense\r\n\r\n", read=2)
 
     assert [answer[2] for answer in answers] == [b"/slow 1"]
+
+
+def test_requests_of_one_packet_beyond_the_limit_end_the_connection(port: int) -> None:
+    """What was taken is answered; the others would fill the memory while nobody takes answers."""
+    answers = raw(port, GET * 1000, read=1000)
+
+    assert {answer[0] for answer in answers} == {200}
+    assert PIPELINED < len(answers) < 1000
+    assert answers[-1][1]["connection"] == "close"
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_given_up() -> None:
+    bounds = HASTY.model_copy(update={"max_connections": 1})
+    with serving(bounds) as port, connected(port) as deaf:
+        deaf.sendall(GET.replace(b"/echo", b"/large"))
+        deaf.recv(1)
+        statuses = [503]
+        for _ in range(600):
+            if statuses[-1] == 200:
+                break
+            time.sleep(0.05)
+            statuses.append(raw(port, GET)[0][0])
+
+    assert statuses[-1] == 200
+
+
+def test_a_client_that_takes_its_answer_slowly_gets_all_of_it() -> None:
+    bounds = HASTY.model_copy(update={"body_timeout_s": 1.0})
+    with serving(bounds) as port, connected(port) as slow:
+        slow.sendall(GET.replace(b"/echo", b"/large"))
+        taken = 0
+        for _ in range(25):
+            taken += len(slow.recv(1 << 20))
+            time.sleep(0.1)
+        while taken < LARGE and (part := slow.recv(1 << 20)):
+            taken += len(part)
+
+    assert taken >= LARGE
 
 
 def test_connections_beyond_the_limit_are_told_to_come_back() -> None:

@@ -16,6 +16,7 @@ from mantlet.errors import ConfigError
 from serving import runner
 from serving.events.kinds import EventKind
 from serving.events.log import EventLog
+from serving.protocol import BoundedProtocol
 from tests.e2e.harness import ROOT
 from tests.serving.inprocess import load, service
 
@@ -117,3 +118,10 @@ def test_the_data_plane_trusts_no_forwarded_address_unless_told(tmp_path: Path) 
 
     assert not runner._data_config(service(tmp_path)).proxy_headers
     assert runner._data_config(service(tmp_path, **trusted)).forwarded_allow_ips == ["10.0.0.9"]
+
+
+def test_the_operators_port_has_the_bounds_of_the_clients(tmp_path: Path) -> None:
+    config = runner._admin_config(service(tmp_path))
+    config.load()
+
+    assert issubclass(config.http_protocol_class, BoundedProtocol)
