@@ -4,6 +4,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +18,7 @@ from serving.events.kinds import EventKind
 from serving.evidence import Desk
 from serving.oversight import Fields
 from serving.service import Service
+from serving.settings import is_loopback
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=10**9)]
@@ -86,16 +88,33 @@ def _add_ownership(app: FastAPI, service: Service) -> None:
 
 
 def _guard(app: FastAPI, service: Service) -> None:
-    """Let nobody through without the token, whatever the path."""
+    """Let nobody through without the token, whatever the path.
+
+    Without one, who asks must call this machine by its own name: a page in the operator's browser whose
+    own name was made to point here would not.
+    """
     token = service.settings.admin.token
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        if token is not None:
+        if token is None:
+            named = _name(request.headers.get("host", ""))
+            if not is_loopback(named):
+                mistake = f"this port is no {named[:80]!a}; ask localhost, or set admin.token"
+                return _error(403, mistake)
+        else:
             given = request.headers.get("authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
                 return _error(401, "the admin token is missing or wrong")
         return await answer(request)
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without the port and the brackets of IPv6."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return host
 
 
 def _add_errors(app: FastAPI) -> None:

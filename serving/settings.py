@@ -1,11 +1,13 @@
 """The config file: what an operator may set, its defaults, and clear words for what is wrong in it."""
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -110,6 +112,12 @@ class Listen(Section):
     """Addresses of proxies whose ``X-Forwarded-For`` is believed."""
 
 
+def _filled(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise ValueError("is empty, which everybody knows; use: openssl rand -hex 32")
+    return value
+
+
 class Admin(Section):
     """The operator's port, with the metrics. Keep it on loopback."""
 
@@ -117,7 +125,7 @@ class Admin(Section):
     """Address to listen on. Beyond loopback a token is required."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8081
     """Port of the operator; worker n listens n ports above it."""
-    token: SecretStr | None = None
+    token: Annotated[SecretStr, AfterValidator(_filled)] | None = None
     """When set, every request needs ``Authorization: Bearer`` with it."""
 
 
@@ -275,7 +283,7 @@ class Settings(Section):
             )
         if self.listen.port and self.listen.port == self.admin.port:
             raise ValueError(f"listen.port and admin.port are both {self.listen.port}; change one")
-        if self.admin.token is None and not _loopback(self.admin.host):
+        if self.admin.token is None and not is_loopback(self.admin.host):
             raise ValueError(
                 f"admin.host '{self.admin.host}' can be reached from elsewhere; set admin.token"
             )
@@ -294,8 +302,12 @@ class Settings(Section):
         return self
 
 
-def _loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can mean itself by an address or name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> Settings:

@@ -97,7 +97,7 @@ class Client:
     def request(self, method: str, path: str, **parts: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
             async with httpx.AsyncClient(
-                transport=self._transport, base_url="http://gateway"
+                transport=self._transport, base_url="http://localhost"
             ) as client:
                 return await client.request(method, path, **parts)
 

@@ -44,6 +44,29 @@ def test_where_no_token_is_set_none_is_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example:8081", 403), ("127.evil.example", 403),
+        ("localhost.evil.example", 403), ("[::1", 403), ("", 403), ("10.0.0.1", 403),
+        ("localhost:8081", 200), ("127.0.0.1", 200), ("[::1]:8081", 200), ("LOCALHOST", 200),
+    ],
+)  # fmt: skip
+def test_without_a_token_a_page_elsewhere_cannot_ask_by_a_name_of_its_own(
+    tmp_path: Path, host: str, status: int
+) -> None:
+    """As a browser does whose page's name was made to point to this machine."""
+    response = admin_of(service(tmp_path)).get("/metrics", headers={"Host": host})
+
+    assert response.status_code == status
+
+
+def test_with_the_token_the_port_may_be_called_by_any_name(tmp_path: Path) -> None:
+    headers = {"Authorization": "Bearer a long token", "Host": "gateway.example"}
+
+    assert admin_of(service(tmp_path, **TOKEN)).get("/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/elsewhere", 404), ("POST", "/metrics", 405)]
 )
 def test_errors_have_the_one_form(tmp_path: Path, method: str, path: str, status: int) -> None:

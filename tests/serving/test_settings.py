@@ -211,10 +211,15 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "(whole file)",
         "admin.host '0.0.0.0' can be reached from elsewhere; set admin.token",
     ),
-    "an open admin port": (
-        lambda r: r["admin"].update(host="0.0.0.0"),
+    "an admin port for a name that only begins like loopback": (
+        lambda r: r["admin"].update(host="127.example.org"),
         "(whole file)",
-        "admin.host '0.0.0.0' can be reached from elsewhere; set admin.token",
+        "admin.host '127.example.org' can be reached from elsewhere; set admin.token",
+    ),
+    "a token that everybody knows": (
+        lambda r: r["admin"].update(host="0.0.0.0", token=""),
+        "admin.token",
+        "is empty, which everybody knows; use: openssl rand -hex 32",
     ),
     "port out of range": (
         lambda r: r["listen"].update(port=70_000),
