@@ -58,12 +58,11 @@ class Mark:
 
         Colours get the same change in all channels. Nothing of a row depends on other rows.
         """
-        at = {client: i for i, client in enumerate(dict.fromkeys(clients))}
-        made = [self._own(client, *images.shape[-2:]) for client in at]
+        height, width = images.shape[-2:]
+        made = {client: self._own(client, height, width) for client in dict.fromkeys(clients)}
         if len(made) == 1:  # as most requests are
-            return self._marked(images, *made[0])
-        rows = torch.tensor([at[client] for client in clients])
-        own, pattern = (torch.cat(part)[rows] for part in zip(*made, strict=True))
+            return self._marked(images, *made[clients[0]])
+        own, pattern = (torch.cat(part) for part in zip(*(made[c] for c in clients), strict=True))
         return self._marked(images, own, pattern)
 
     def embed_bits(self, images: Tensor, bits: Tensor) -> Tensor:
