@@ -16,6 +16,13 @@ from mantlet.types import InputSpec
 
 NO_ROWS = "there are no rows; send at least one"
 PICTURE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+METADATA_BYTES = 256 * 1024
+"""What a picture's file may have beside eight bytes a pixel."""
+CHUNKS = 64
+"""Chunks of a PNG beside its pixels: each may be a colour profile, which is unpacked."""
+SCANS = 100
+"""Scans of a JPEG: each takes as long as the whole picture, in eleven bytes. Progressive ones have a dozen."""
 NPY_MAGIC = b"\x93NUMPY"
 NPY_HEADER_BYTES = 4096
 NPY_FIELDS = (
@@ -213,6 +220,7 @@ def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) ->
     """(1, C, H, W) float32 in [0, 1] of a PNG or JPEG of the victim's size, or of any size where it is open."""
     if len(spec.shape) != 3 or spec.shape[0] not in (1, 3):
         raise bad(f"this model takes rows of shape {list(spec.shape)}, which a picture cannot hold")
+    _check_effort(body, spec)
     channels = spec.shape[0]
     try:
         with Image.open(io.BytesIO(body), formats=formats) as picture:
@@ -230,6 +238,32 @@ def rows_from_picture(body: bytes, spec: InputSpec, formats: tuple[str, ...]) ->
         raise bad(f"the body is no whole {' or '.join(formats)} picture ({kind})") from None
     planes = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
     return checked(planes[None] / 255.0, spec)
+
+
+def _check_effort(body: bytes, spec: InputSpec) -> None:
+    """Refuse what would take long to read, before Pillow reads any of it."""
+    pixels = math.prod(spec.shape[1:]) if spec.max_pixels is None else spec.max_pixels
+    most = METADATA_BYTES + 8 * pixels
+    if len(body) > most:
+        raise RequestError(
+            413,
+            f"the picture has {len(body)} bytes; at most {most} are taken: leave its metadata out",
+            reason="body_too_large",
+        )
+    if body.startswith(PNG_MAGIC) and _chunks(body) > CHUNKS:
+        raise bad(f"the PNG has over {CHUNKS} chunks beside its pixels; leave its metadata out")
+    if not body.startswith(PNG_MAGIC) and body.count(b"\xff\xda") > SCANS:
+        raise bad(f"the JPEG has over {SCANS} scans; save it as a baseline JPEG")
+
+
+def _chunks(body: bytes) -> int:
+    """How many chunks a PNG has beside its pixels, counted until there are too many."""
+    start, count, kind = len(PNG_MAGIC), 0, b""
+    while start < len(body) and count <= CHUNKS and kind != b"IEND":
+        kind = body[start + 4 : start + 8]
+        count += kind != b"IDAT"
+        start += 12 + int.from_bytes(body[start : start + 4], "big")
+    return count
 
 
 def _check_header(picture: Image.Image, spec: InputSpec) -> None:

@@ -3,6 +3,7 @@
 import io
 import struct
 import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mantlet.errors import RequestError
-from mantlet.types import InputSpec
+from mantlet.types import OPEN, InputSpec
 from serving import decoding
 
 GREY = InputSpec((1, 4, 6), 0.0, 1.0)
@@ -234,6 +235,48 @@ def test_other_modes_are_refused(mode: str) -> None:
         GREY,
         (kind,),
     )
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    """A chunk of a PNG."""
+    sealed = kind + content
+    return struct.pack(">I", len(content)) + sealed + struct.pack(">I", zlib.crc32(sealed))
+
+
+def test_colour_profiles_without_end_are_not_unpacked() -> None:
+    """Seven thousand of them, in a body of the usual limit, would take a quarter of a minute."""
+    body = picture("L")
+    profile = chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(10**6)))
+    few, many = (body[:33] + profile * times + body[33:] for times in (1, 200))
+
+    assert decoding.rows_from_picture(few, GREY, ("PNG",)).shape == (1, 1, 4, 6)
+    refused(400, "over 64 chunks", decoding.rows_from_picture, many, GREY, ("PNG",))
+
+
+def test_what_follows_a_png_is_not_counted() -> None:
+    read = decoding.rows_from_picture(picture("L") + bytes(5000), GREY, ("PNG",))
+
+    assert read.shape == (1, 1, 4, 6)
+
+
+def test_a_jpeg_of_scans_without_end_is_not_decoded() -> None:
+    """Each scan takes as long as the picture; eight million bytes of them take minutes."""
+    stream = io.BytesIO()
+    Image.new("L", (6, 4)).save(stream, "JPEG", progressive=True)
+    body = stream.getvalue()
+    last = body[body.rindex(b"\xff\xda") : -2]
+
+    assert decoding.rows_from_picture(body, GREY, ("JPEG",)).shape == (1, 1, 4, 6)
+    many = body[:-2] + last * 100 + body[-2:]
+    refused(400, "over 100 scans", decoding.rows_from_picture, many, GREY, ("JPEG",))
+
+
+@pytest.mark.parametrize("spec", [GREY, InputSpec((3, OPEN, OPEN), max_pixels=100)])
+def test_a_picture_of_far_more_bytes_than_pixels_is_refused(spec: InputSpec) -> None:
+    body = picture("L")
+    telling = "leave its metadata out"
+
+    refused(413, telling, decoding.rows_from_picture, body + bytes(1 << 19), spec, ("PNG",))
 
 
 @pytest.mark.parametrize("spec", [TABLE, InputSpec((4, 4, 6))], ids=["a table", "four channels"])
