@@ -164,8 +164,9 @@ class InputDefense(Plugin, ABC):
             raise PluginError(
                 f"input defense '{self.name}' raised {type(error).__name__}"
             ) from error
-        if not isinstance(inputs, Tensor) or inputs.shape != query.inputs.shape:
-            raise PluginError(f"input defense '{self.name}' returned rows of another shape")
+        asked = query.inputs.shape, query.inputs.dtype
+        if not isinstance(inputs, Tensor) or (inputs.shape, inputs.dtype) != asked:
+            raise PluginError(f"input defense '{self.name}' returned rows of another shape or type")
         if not all_finite(inputs):
             raise PluginError(f"input defense '{self.name}' returned values that are not finite")
         return replace(query, inputs=inputs)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detectors.rate import Rate
 from mantlet.errors import PluginError
-from mantlet.plugin import Defense, RememberingDefense
+from mantlet.plugin import Defense, InputDefense, RememberingDefense
 from mantlet.types import Kind, Prediction, Query, Signal, State
 from tests.helpers import SETUP, probabilities, query, rows
 
@@ -197,6 +197,38 @@ def test_numbers_of_another_type_are_refused(dtype: torch.dtype) -> None:
 
     with pytest.raises(PluginError, match=f"returned {dtype} for torch.float32"):
         scripted(lambda clean: replace(clean, values=corner.to(dtype)))(CLEAN, QUERY, {})
+
+
+class Rewriting(InputDefense):
+    """Asks what a test tells it to."""
+
+    type: Literal["rewriting"] = "rewriting"
+
+    _rewrites: list[Callable[[Query], Tensor]] = PrivateAttr(default_factory=list)
+
+    def rewrite(self, query: Query) -> Tensor:
+        return self._rewrites[-1](query)
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "words"),
+    [
+        (raises, "raised ZeroDivisionError"),
+        (lambda query: query.inputs[:1], "rows of another shape"),
+        (lambda query: query.inputs.numpy(), "rows of another shape"),
+        (lambda query: query.inputs.double(), "rows of another shape or type"),
+        (lambda query: query.inputs / 0, "values that are not finite"),
+    ],
+)
+def test_an_input_defense_that_breaks_its_promise_raises_and_names_itself(
+    rewrite: Any, words: str
+) -> None:
+    defense = Rewriting(name="mine")
+    defense._rewrites.append(rewrite)
+
+    with pytest.raises(PluginError, match=f"^input defense 'mine' .*{words}") as caught:
+        defense(QUERY)
+    assert "secret" not in str(caught.value)
 
 
 def test_pictures_need_not_sum_to_one() -> None:
