@@ -37,6 +37,7 @@ class SqliteFile:
         """Write events with their times, after one that tells of a repair made at ``at``."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch(mode=0o600)
             # SQLite itself does not wait while another process makes the file
             with alone(self._path.parent), self._open("rwc") as db:
                 db.executescript(SCHEMA)

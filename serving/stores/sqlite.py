@@ -68,6 +68,7 @@ class SqliteStore:
         self._changes = 0  # of other processes, as SQLite counts them
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # and SQLite gives the files beside it the same mode
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             _prepare(self._db)
         except (sqlite3.Error, OSError) as error:

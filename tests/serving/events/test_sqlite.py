@@ -1,4 +1,5 @@
 import sqlite3
+import stat
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
@@ -28,6 +29,12 @@ def test_records_follow_one_another_from_batch_to_batch(folder: Path) -> None:
     report = sqlite(folder).verify()
 
     assert (report.events, report.problems) == (5, ())
+
+
+def test_only_its_owner_may_read_the_log(folder: Path) -> None:
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+    assert modes == {0o600}
 
 
 def test_records_can_be_asked_for_by_what_is_in_them(folder: Path) -> None:

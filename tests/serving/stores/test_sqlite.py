@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import textwrap
@@ -46,6 +47,15 @@ def test_what_was_swapped_survives_a_restart(tmp_path: Path) -> None:
     assert again.counters.get("rows") == 5
     assert again.counters.get_expiry("rows") == START + 3600
     again.close()
+
+
+def test_only_its_owner_may_read_what_is_remembered(tmp_path: Path) -> None:
+    store = opened(tmp_path / "state.db")
+    store.swap_many({"a": entry(0, 7.0)}, START)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    store.close()
+
+    assert modes == dict.fromkeys(["state.db", "state.db-wal", "state.db-shm"], 0o600)
 
 
 def test_counts_since_the_last_swap_are_stored_at_the_end_in_the_window_they_belong_to(
