@@ -1,5 +1,6 @@
 """Memory of clients in Redis: gateways on several machines see one client as one stream."""
 
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,18 +172,23 @@ class RedisStore:
 
 
 def shown(url: str) -> str:
-    """A URL without its password."""
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return url.partition("://")[0] + "://..."
-    return url.replace(f":{password}@", ":***@") if password else url
+    """A URL without what may be a password, in one that is mistyped too.
+
+    >>> shown("redis://:pa/ss@host:6379/0?password=pass&db=1")
+    'redis://:***@host:6379/0?password=***&db=1'
+    """
+    scheme, parted, rest = url.partition("://")
+    said, at, where = rest.rpartition("@")
+    user = f"{said.partition(':')[0]}:***" if ":" in said else "***"
+    return scheme + parted + (user + at if at else "") + re.sub("(password=)[^&]*", r"\1***", where)
 
 
 def _connect(url: str) -> "redis.Redis":
     """A client whose connections are made when first needed; `ConfigError` for a bad URL."""
     try:
         parts = urlsplit(url)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("in a password, write / as %2F, ? as %3F, # as %23 and @ as %40")
         if parts.scheme != "unix" and parts.path.strip("/") and not parts.path[1:].isdigit():
             raise ValueError(f"'{parts.path[1:]}' is no number of a database")
         pool = redis.BlockingConnectionPool.from_url(

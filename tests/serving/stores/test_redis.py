@@ -492,4 +492,14 @@ def test_a_socket_of_the_machine_does_as_well(tmp_path: Path) -> None:
 def test_a_url_is_shown_without_its_password() -> None:
     assert shown("redis://user:open%20sesame@host:1/0") == "redis://user:***@host:1/0"
     assert shown("redis://host/0") == "redis://host/0"
-    assert shown("redis://[::1") == "redis://..."
+    assert shown("redis://[::1") == "redis://[::1"
+    assert shown("redis://host/0?db=1&password=sesame") == "redis://host/0?db=1&password=***"
+
+
+@pytest.mark.parametrize("password", ["open/sesame", "open?sesame", "open#sesame", "open[/sesame"])
+def test_a_password_that_breaks_the_address_is_not_shown(password: str) -> None:
+    said = refused(f"redis://user:{password}@127.0.0.1:1/0")
+
+    assert said.startswith("store 'redis://user:***@127.0.0.1:1/0' is no address of a Redis")
+    assert "open" not in said
+    assert "sesame" not in said
