@@ -215,6 +215,13 @@ def test_width_and_height_are_not_mixed_up() -> None:
     )
 
 
+def test_a_picture_of_another_size_is_refused_by_its_header_alone() -> None:
+    """Its pixels, which are cut off here, would be millions once they were decoded."""
+    body = picture("L", size=(5000, 5000))[:60]
+
+    refused(400, "is 5000x5000 pixels", decoding.rows_from_picture, body, GREY, ("PNG",))
+
+
 def test_colours_keep_their_planes() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (6, 4), (255, 0, 51)).save(stream, "PNG")

@@ -689,6 +689,24 @@ def test_a_store_that_fails_closes_the_gateway(stage: Stage) -> None:
     assert (error.status, error.reason) == (503, "StoreError")
 
 
+class Full(Contested):
+    """A store that can be read, and takes nothing more."""
+
+    def swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
+        raise StoreError("the disk is full")
+
+
+def test_nothing_is_answered_that_cannot_be_remembered(stage: Stage, tmp_path: Path) -> None:
+    plain = open_store("memory://", folder=tmp_path, remember_s=1e6, clock=lambda: START)
+    scene = stage(detectors=(Rate(rows=50),), store=Full(plain, races=0))
+    error = scene.refused(5)
+
+    assert (error.status, error.reason) == (503, "StoreError")
+    assert str(error) == "no answer can be given now; try again later"
+    assert left(scene) == 100
+    assert scene.count("mantlet_store_errors_total") == 1
+
+
 def test_what_the_wire_needs_is_told(stage: Stage) -> None:
     probabilities, labels = stage().gateway, stage(answer="labels").gateway
 
@@ -954,7 +972,9 @@ def test_a_denied_client_is_refused_as_ever(stage: Stage) -> None:
     levels = (Level(name="all"), Level(name="out", rows=2, deny_s=60))
     scene = stage(victim=victim, explainer=Slopes(victim), levels=levels)
     for _ in range(2):
-        with pytest.raises(RequestError, match="denied for now") as refused:
+        with pytest.raises(
+            RequestError, match=r"^this client is denied for now; ask the operator$"
+        ) as refused:
             scene.explain(2)
 
         assert refused.value.status == 403
