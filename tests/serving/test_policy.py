@@ -389,6 +389,21 @@ def test_a_refusal_that_is_reached_again_is_prolonged() -> None:
     assert end_of_refusal(again.memories["ann"]) == 110.0
 
 
+def test_a_short_refusal_ends_no_longer_one() -> None:
+    levels = (
+        Level(name="normal"),
+        Level(name="short", suspicion=0.3, deny_s=5),
+        Level(name="long", suspicion=0.9, deny_s=600),
+    )
+    memories: Mapping[str, Memory] = {}
+    for at, suspicion in ((0.0, 0.95), (10.0, 0.4), (20.0, 0.0)):
+        decision = decide(levels, {"d": signal([suspicion])}, memories, at=at)
+        memories = decision.memories
+
+        assert decision.denied.all()
+    assert end_of_refusal(memories["ann"]) == 600.0
+
+
 def test_in_shadow_mode_nobody_is_treated_otherwise_and_it_is_known_who_would_be() -> None:
     """Not even who was refused before the mode was turned on."""
     old = decide(DENYING, {"d": signal([0.6])}, at=0.0).memories
