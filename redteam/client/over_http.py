@@ -21,6 +21,8 @@ from redteam.client.oracle import Came, Cut, Explained, Refused, Withheld
 RETRIES = 3
 BACKOFF_S = 0.1
 """Waited after a first failure to connect; twice as long after each further one."""
+LARGEST = 1 << 28
+"""Bytes of an answer that are read."""
 IDLE_S = 2.0
 """Connections are not used again after this long: a server may be about to close them."""
 
@@ -287,12 +289,21 @@ class OverHttp:
                 headers=question.headers,
                 allow_redirects=False,
             ) as response:
-                return Reply(response.status, response.headers, await response.read())
+                return Reply(response.status, response.headers, await self._whole(response))
         except aiohttp.ClientConnectorError:
             rows = 0  # no connection came about, so nothing went out
             raise
         finally:
             self._rows += rows
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """A body that the target cannot make as long as our memory."""
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > LARGEST:
+                raise TargetError(f"{self._of} answers over {LARGEST} bytes to one request")
+        return bytes(body)
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

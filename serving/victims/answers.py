@@ -122,12 +122,12 @@ def _floats(raw: bytes, size: int | None, datatype: object, url: str) -> np.ndar
 
 def _numbers(values: object, url: str) -> np.ndarray:
     try:
-        array = np.array(values)
-    except (ValueError, TypeError, OverflowError):
-        array = np.array(None)
-    if array.dtype.kind not in "fiu" or not array.ndim:
+        items = np.array(values, object)  # of a guessed type each were as large as the longest text
+    except ValueError:
+        items = np.array(None)
+    if not items.ndim or not {*map(type, items.flat)} <= {int, float}:
         raise VictimError(f"upstream '{url}' answered no tensor of numbers")
-    return _float32(array)
+    return _float32(items)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 
 from mantlet.data import Images
 from mantlet.errors import ConfigError, TargetError
+from redteam.client import over_http
 from redteam.client.oracle import Cut, Refused, Withheld
 from redteam.client.over_http import RETRIES, OverHttp
 from serving.explaining import Explain
@@ -244,6 +245,16 @@ def test_what_is_no_answer_to_learn_from_is_named(
         HostileServer(answer=answer) as server,
         OverHttp(server.url, "m", protocol="v1") as oracle,
         pytest.raises(TargetError, match=telling),
+    ):
+        oracle.query(torch.zeros(2, 4))
+
+
+def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(over_http, "LARGEST", 1 << 16)
+    with (
+        HostileServer(answer=saying(bytes(1 << 17))) as server,
+        OverHttp(server.url, "m", protocol="v1") as oracle,
+        pytest.raises(TargetError, match="answers over 65536 bytes to one request"),
     ):
         oracle.query(torch.zeros(2, 4))
 

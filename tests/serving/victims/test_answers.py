@@ -43,6 +43,12 @@ def test_flat_and_nested_numbers_are_read() -> None:
     np.testing.assert_array_equal(flat, nested)
 
 
+def test_a_long_text_among_numbers_is_not_spread_over_memory() -> None:
+    """As large as the text were each of the numbers: 16 GB."""
+    with pytest.raises(VictimError, match="no tensor of numbers"):
+        read([output(data=["a" * 40_000, *[0.5] * 100_000])])
+
+
 def test_output_is_found_by_name_and_the_first_without_one() -> None:
     other = output(name="other", data=[1, 0, 0])
 
