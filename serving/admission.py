@@ -3,7 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
+from ipaddress import IPv6Address, ip_address
 
 import limits
 
@@ -13,6 +15,8 @@ from serving.policy import ALLOWED, Level
 from serving.settings import Identity, Tier
 from serving.stores.counters import Counters
 
+ADDRESS = "address:"
+"""Before the address in the name of a client without a key."""
 OVERALL = "overall"
 UNITS = ("requests", "rows", "pixels", "explanations")
 KEPT = 100_000
@@ -68,6 +72,7 @@ class Admission:
         secret: bytes,
     ) -> None:
         self._identity = identity
+        self._deny, self._allow = _placed(identity.deny), _placed(identity.allow)
         self._keys = keys
         self._secret = secret
         self._counters = counters
@@ -89,7 +94,7 @@ class Admission:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         elif self._identity.open:
-            client = self._client(f"address:{address}", "default")
+            client = self._client(f"{ADDRESS}{place_of(address)}", "default")
         else:
             raise RequestError(
                 401,
@@ -97,7 +102,7 @@ class Admission:
                 reason="no_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        if client.name in self._identity.deny or client.id in self._identity.deny:
+        if client.name in self._deny or client.id in self._deny:
             raise RequestError(403, "this client is denied; ask the operator", reason="denied")
         return client
 
@@ -108,7 +113,7 @@ class Admission:
                 self._clients.clear()
             held = tier if tier in self._tiers else "default"
             own = client_id(self._secret, name)
-            allowed = name in self._identity.allow or own in self._identity.allow
+            allowed = name in self._allow or own in self._allow
             paid_by = client_id(self._secret, identity) if identity else own
             known = Client(own, name, held, ALLOWED if allowed else held, paid_by)
             self._clients[name, tier, identity] = known
@@ -200,6 +205,32 @@ def client_id(secret: bytes, name: str) -> str:
     """The keyed hash by which a client is known: stable over restarts, meaningless elsewhere."""
     key = blake2b(secret, digest_size=32, person=b"client").digest()
     return blake2b(name.encode(), digest_size=16, key=key).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def place_of(address: str) -> str:
+    """An address as clients are told apart by it: IPv4 as such, also within IPv6, of which a client has a /64.
+
+    >>> place_of("::ffff:192.0.2.1"), place_of("2001:db8::1:2:3:4")
+    ('192.0.2.1', '2001:db8::/64')
+    """
+    try:
+        given = ip_address(address)
+    except ValueError:  # a test's, or that of a socket of files
+        return address
+    if given.version == 4 or given.is_loopback:
+        return str(given)
+    if given.ipv4_mapped:
+        return str(given.ipv4_mapped)
+    return f"{IPv6Address(int(given) >> 64 << 64)}/64"
+
+
+def _placed(names: Sequence[str]) -> frozenset[str]:
+    """Names of clients, with addresses as clients are told apart by them."""
+    return frozenset(
+        ADDRESS + place_of(name.removeprefix(ADDRESS)) if name.startswith(ADDRESS) else name
+        for name in names
+    )
 
 
 def _parse(text: str | None, unit: str, who: str) -> tuple[Limit, ...]:

@@ -137,6 +137,31 @@ def test_an_address_can_be_denied(keys: KeyFile, clock: Clock) -> None:
     assert gate.identify(None, "10.0.0.2", NOW)
 
 
+@pytest.mark.parametrize(
+    ("denied", "asking"),
+    [
+        ("10.0.0.1", "::ffff:10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8::1", "2001:db8::9:8:7:6"),
+        ("2001:db8::/64", "2001:db8::1"), ("::1", "::1"), ("fe80::1", "fe80::2%eth0"), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_an_address_is_denied_however_it_comes(
+    keys: KeyFile, clock: Clock, denied: str, asking: str
+) -> None:
+    gate = admission(keys, clock, Identity(open=True, deny=(f"address:{denied}",)))
+    other = gate.identify(None, "2001:db8:0:1::1", NOW)
+
+    assert refused(gate.identify, None, asking, NOW).status == 403
+    assert other.name == "address:2001:db8:0:1::/64"
+
+
+def test_all_addresses_that_an_ipv6_client_has_are_one_client(keys: KeyFile, clock: Clock) -> None:
+    """Every host has 2**64 of them, and would never be seen twice."""
+    gate = admission(keys, clock, Identity(open=True))
+    ids = {gate.identify(None, f"2001:db8::{number:x}", NOW).id for number in range(100)}
+
+    assert len(ids) == 1
+
+
 @pytest.mark.parametrize("allowed", ["acme", client_id(SECRET, "acme")])
 def test_a_client_on_the_allow_list_is_judged_as_such_within_the_limits_of_its_tier(
     keys: KeyFile, clock: Clock, allowed: str
