@@ -255,18 +255,30 @@ class Foreign(EvidenceDetector):
                 " add 'residual' to its measures"
             )
         learned["measures"] = np.array([ALL.index(measure) for measure in available])
+        return learned | self._limits(available, learned, query, prediction, kept)
+
+    def _limits(
+        self,
+        measures: Sequence[str],
+        learned: Calibration,
+        query: Query,
+        prediction: Prediction,
+        kept: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """The thresholds (C,) of each measure, from the rows that were ``kept`` from the fit."""
+        limits = {}
         named = prediction.values.numpy().argmax(axis=1)
-        for measure in available:
+        for measure in measures:
             distance = self._distance(measure, learned, query, prediction)
             if measure == CLASSIFIER and (share := float((distance > 0).mean())) > MIXED:
                 raise CalibrationError(
                     f"detector '{self.name}': its classifier takes {share:.0%} of the benign rows for"
                     " foreign: mixed traffic? Leave those rows out, or train the classifier on yours"
                 )
-            learned[f"{measure}.threshold"] = _thresholds(
+            limits[f"{measure}.threshold"] = _thresholds(
                 distance[kept], named[kept], prediction.values.shape[1], self.quantile
             )
-        return learned
+        return limits
 
     def _checked(
         self, classifier: Foreignness, query: Query, prediction: Prediction

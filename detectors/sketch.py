@@ -15,8 +15,6 @@ from mantlet.types import Prediction, Query, State, Task
 
 EMPTY = np.uint32(2**32 - 1)
 """The rank of a place that holds no row."""
-RANKS = 2**24
-"""Ranks of cells; whole numbers that a float32 holds."""
 REFERENCES = 500
 """Benign rows against which the scale of a row is measured."""
 FITTED = 2000
@@ -24,6 +22,7 @@ FITTED = 2000
 MOST_NUMBERS = 50_000_000
 """Numbers at most of all those rows together; of large inputs, fewer rows are enough."""
 LEAST = 200
+"""Benign rows under which nothing is told of how near two come."""
 MOST = 0.5
 """Radius beyond which rows are not called close, however few there are."""
 BITS = 20
@@ -92,7 +91,8 @@ class Sketch(ThresholdDetector):
         side = codes @ self._learned["planes"] > 0
         cell = (side @ PLACES).astype(np.uint64)
         order = np.uint64(self._learned["order"][0])
-        scores[:, 0] = (cell + np.uint64(1)) * order >> np.uint64(40)  # the highest of 64 bits
+        # the highest 24 of 64 bits: a float32 holds them
+        scores[:, 0] = (cell + np.uint64(1)) * order >> np.uint64(40)
         scores[:, 1] = _scale(codes, self._learned["reference"], self._learned["half"])
         scores[:, 2 : 2 + codes.shape[1]] = codes
         return torch.from_numpy(scores)
@@ -148,7 +148,8 @@ class Sketch(ThresholdDetector):
         learned["reference"] = _codes(query.inputs[::2], learned)[:REFERENCES]
         held_out = _codes(query.inputs[1::2], learned)[:1000]
         reference = learned["reference"]
-        return learned | _tail(held_out, _scale(held_out, reference, _half(reference)))
+        scale = _scale(held_out, reference, _half(reference))
+        return learned | _tail(held_out, scale, name=self.name)
 
 
 def _fit(inputs: Tensor, dimensions: int) -> dict[str, np.ndarray]:
@@ -183,7 +184,7 @@ def _scale(codes: np.ndarray, reference: np.ndarray, half: np.ndarray) -> np.nda
     return scale
 
 
-def _tail(codes: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+def _tail(codes: np.ndarray, scale: np.ndarray, *, name: str) -> dict[str, np.ndarray]:
     """How often the distance of two benign rows, as a share of the smaller scale, is below some ``near``.
 
     The chance falls as the power ``slope`` of the distance (Hill, 1975): ``chance`` is that of ``near``.
@@ -194,7 +195,7 @@ def _tail(codes: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
     closest = np.sort(share[share > 0.02])[:CLOSEST]  # below it is the same picture once more
     if len(closest) < CLOSEST:
         raise CalibrationError(
-            "detector 'sketch': the benign rows are all the same; give traffic as clients send it"
+            f"detector '{name}': the benign rows are all the same; give traffic as clients send it"
         )
     slope = 1.0 / max(float(np.log(closest[-1] / closest).mean()), 1e-3)
     return {

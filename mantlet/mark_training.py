@@ -32,6 +32,8 @@ QUANTA = torch.tensor(
     ]
 )
 """Steps of brightness in a JPEG of quality 50 (ITU-T T.81, table K.1), of 255."""
+QUALITY = 70
+"""Of the JPEG in training, from 50 to 100."""
 
 
 class MarkRecipe(RecipeFile):
@@ -189,9 +191,9 @@ def cosines() -> Tensor:
     return waves
 
 
-def compressed(pictures: Tensor, *, quality: int = 70) -> Tensor:
-    """What JPEG leaves of grey pictures; gradients pass its rounding as if there were none."""
-    quanta = (QUANTA * (2 - quality / 50)).round().clamp(min=1) / 255
+def compressed(pictures: Tensor) -> Tensor:
+    """What JPEG of `QUALITY` leaves of grey pictures; gradients pass its rounding as if there were none."""
+    quanta = (QUANTA * (2 - QUALITY / 50)).round().clamp(min=1) / 255
     height, width = pictures.shape[-2:]
     extra = (0, -width % BLOCK, 0, -height % BLOCK)
     padded = functional.pad(pictures, extra, mode="replicate")

@@ -42,7 +42,7 @@ class Batcher(Generic[J, A]):
 
     ``work`` maps a sequence of jobs to an answer, or an exception, for each. A job whose deadline
     has passed is dropped before any work is done for it. The queue is bounded in rows; beyond that
-    jobs are refused at once. ``clock`` gives seconds, like ``loop.time``.
+    jobs are refused at once. A deadline is a time of the running loop, in seconds.
     """
 
     def __init__(

@@ -168,17 +168,6 @@ def fits(
     return found
 
 
-def model_p_value(
-    images: Tensor | Sequence[Tensor],
-    secret: bytes,
-    model: str,
-    *,
-    whole: tuple[int, int] | None = None,
-) -> float:
-    """The p-value of `detect`."""
-    return detect(images, MarkKey(secret, model), whole=whole).p
-
-
 def _resized(images: Tensor, scale: float) -> Iterator[Tensor]:
     """Pictures as they were before somebody resized them by ``scale``, a few at a time."""
     if scale == 1.0:

@@ -24,8 +24,8 @@ def installed() -> bool:
     return True
 
 
-def open_session(model: Path | bytes, *, threads: int = 1) -> "onnxruntime.InferenceSession":
-    """A CPU session of an ONNX file or of its bytes."""
+def open_session(model: Path | bytes) -> "onnxruntime.InferenceSession":
+    """A CPU session, of one thread, of an ONNX file or of its bytes."""
     try:
         import onnxruntime
     except ImportError:
@@ -33,7 +33,7 @@ def open_session(model: Path | bytes, *, threads: int = 1) -> "onnxruntime.Infer
             "ONNX Runtime is not installed; install it with: pip install 'mantlet[onnx]'"
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     # spinning threads steal the core that the event loop needs

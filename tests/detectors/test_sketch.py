@@ -121,11 +121,11 @@ def test_so_near_as_the_radius_says_honest_rows_come_as_seldom_as_it_says(
 
 @pytest.mark.parametrize(
     ("inputs", "problem"),
-    [(rows(100), "too few"), (torch.full((300, 1, 4, 4), 0.5), "all the same")],
+    [(rows(100), "too few"), (torch.full((300, 1, 4, 4), 0.5), "'own'.* all the same")],
 )
 def test_traffic_that_teaches_nothing_is_refused(inputs: torch.Tensor, problem: str) -> None:
     with pytest.raises(CalibrationError, match=problem):
-        learned(Sketch(), inputs)
+        learned(Sketch(name="own"), inputs)
 
 
 def test_a_calibration_of_more_dimensions_is_refused() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from defenses.watermark import bounds
 from defenses.watermark.carriers import COUNT, TILE, MarkKey
-from defenses.watermark.detection import detect, fits, looks, model_p_value, search
+from defenses.watermark.detection import detect, fits, looks, search
 from defenses.watermark.mark import Mark
 from defenses.watermark.reading import Reading, read
 from mantlet.data import Images
@@ -37,7 +37,6 @@ def cropped(images: Tensor, side: int) -> Tensor:
 
 def test_64_pictures_prove_the_mark(clean: Tensor, served: Tensor) -> None:
     assert detect(served, KEY).p < 1e-6
-    assert model_p_value(served, SECRET, "m") == detect(served, KEY).p
     assert detect(clean, KEY).p > 0.01
     assert detect(served, MarkKey(b"another secret", "m")).p > 0.01
 
