@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("mantlet", "defenses", "detectors", "serving", "redteam")
 COVERED_ELSEWHERE: dict[str, str] = {}
 """Sources without a test file of their own, and the file that tests them."""
+LISTS = {"serving/metrics.py:__init__"}
+"""Long functions that are nothing but a list: the metrics, a statement each."""
 
 
 def sources() -> list[Path]:
@@ -81,7 +83,7 @@ def test_what_the_package_exports_is_what_can_be_imported() -> None:
 
 
 def test_functions_fit_a_screen_and_files_can_be_read() -> None:
-    """At most 60 lines a function and 500 a file."""
+    """At most 40 lines a function, beside its signature and docstring, and 500 a file."""
     long = []
     for source in sources():
         text = (ROOT / source).read_text(encoding="utf-8")
@@ -89,8 +91,9 @@ def test_functions_fit_a_screen_and_files_can_be_read() -> None:
             long.append(f"{source}: {text.count(chr(10))} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > 60:
+                body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
+                lines = (node.end_lineno or node.lineno) - body[0].lineno + 1
+                if lines > 40 and f"{source}:{node.name}" not in LISTS:
                     long.append(f"{source}: {node.name} has {lines} lines")
 
     assert long == []
