@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from mantlet.errors import MantletError, RequestError
 from serving import intervening, oversight
 from serving.events.kinds import EventKind
-from serving.evidence import Desk
 from serving.oversight import Fields
+from serving.ownership_http import Desk
 from serving.service import Service
 from serving.settings import is_loopback
 

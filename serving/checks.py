@@ -1,6 +1,5 @@
 """Everything that ``serve`` would stumble over, found before it serves."""
 
-import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,9 @@ import structlog
 from mantlet.errors import MantletError, VictimError
 from serving import build
 from serving.app import wall_clock
-from serving.keys import KeyFile
+from serving.keys import HASHED, KeyFile
 from serving.settings import Settings
 from serving.stores import open_store
-
-CLIENT_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
@@ -66,11 +63,7 @@ def _check_keys(settings: Settings, report: Report) -> None:
 
     names = {key.client for key in keys}
     for entry in (*settings.identity.allow, *settings.identity.deny):
-        if (
-            entry not in names
-            and not entry.startswith("address:")
-            and not CLIENT_ID.fullmatch(entry)
-        ):
+        if entry not in names and not entry.startswith("address:") and not HASHED.fullmatch(entry):
             report.warnings.append(
                 f"identity: '{entry}' is no client of a key, no id and no 'address:IP': it matches nobody"
             )

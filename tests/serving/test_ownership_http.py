@@ -13,8 +13,8 @@ from defenses.watermark.defense import Watermark
 from defenses.watermark.mark import Mark
 from mantlet.data import Images
 from mantlet.plugin import Setup
-from serving.evidence import PICTURES, TIMES, WITHIN_S
 from serving.gateway import Gateway
+from serving.ownership_http import PICTURES, TIMES, WITHIN_S
 from serving.pipeline import Pipeline
 from serving.service import Service
 from serving.settings import Queue
