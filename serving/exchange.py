@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -24,16 +25,26 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
+@dataclass(slots=True)
+class Room:
+    """``left`` bytes for bodies that are arriving, of all clients together; they leave it once they are whole."""
+
+    left: int
+
+
 async def read_body(
-    receive: Receive, headers: Mapping[str, str], *, limit: int, timeout_s: float
+    receive: Receive, headers: Mapping[str, str], *, limit: int, timeout_s: float, room: Room
 ) -> bytes:
-    """The body: 413 beyond ``limit`` bytes, before they are read where the length is announced; 408 when slow."""
+    """The body: 413 beyond ``limit`` bytes, before they are read where the length is announced; 408 when slow.
+
+    503 where the bodies that arrive at once have no ``room``.
+    """
     announced = headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read(receive, limit)
+            return await _read(receive, limit, room)
     except TimeoutError:
         raise RequestError(
             408,
@@ -43,26 +54,32 @@ async def read_body(
         ) from None
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, room: Room) -> bytes:
     message = await receive()
     _refuse_disconnect(message)
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
-        return await _read_rest(receive, bytearray(body), limit)
+        return await _read_rest(receive, bytearray(body), limit, room)
     if len(body) > limit:
         raise _too_large(limit)
     return body
 
 
-async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
-    more = True
-    while more:
-        if len(body) > limit:
-            raise _too_large(limit)
-        message = await receive()
-        _refuse_disconnect(message)
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
+async def _read_rest(receive: Receive, body: bytearray, limit: int, room: Room) -> bytes:
+    more, taken = True, 0
+    try:
+        while more:
+            if len(body) > limit:
+                raise _too_large(limit)
+            room.left, taken = room.left - (len(body) - taken), len(body)
+            if room.left < 0:
+                raise _no_room()
+            message = await receive()
+            _refuse_disconnect(message)
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+    finally:
+        room.left += taken
     if len(body) > limit:
         raise _too_large(limit)
     return bytes(body)
@@ -71,6 +88,15 @@ async def _read_rest(receive: Receive, body: bytearray, limit: int) -> bytes:
 def _refuse_disconnect(message: Message) -> None:
     if message["type"] == "http.disconnect":
         raise Disconnected
+
+
+def _no_room() -> RequestError:
+    return RequestError(
+        503,
+        "too many large bodies arrive at once; try again later",
+        reason="bodies",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
 
 
 def _too_large(limit: int) -> RequestError:

@@ -7,12 +7,15 @@ from typing import NamedTuple
 from mantlet.errors import RequestError
 from serving.admission import Admission, Client
 from serving.events.log import EventLog
-from serving.exchange import Receive, Scope, headers_of, read_body
+from serving.exchange import Receive, Room, Scope, headers_of, read_body
 from serving.gateway import Gateway
 from serving.metrics import Metrics
 from serving.patrol import Patrol
 from serving.settings import Settings
 from serving.stores.base import Store
+
+BODIES = 64
+"""Bodies of the largest size that may arrive at once, or as many more as are smaller."""
 
 
 class Asked(NamedTuple):
@@ -42,6 +45,10 @@ class Service:
     patrols: list[Patrol] = field(default_factory=list)
     draining: bool = False
     leaving: bool = False
+    room: Room = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.room = Room(BODIES * self.settings.listen.max_body_bytes)
 
     @property
     def ready(self) -> bool:
@@ -105,7 +112,11 @@ class Service:
             )
         listen = self.settings.listen
         return await read_body(
-            receive, headers, limit=listen.max_body_bytes, timeout_s=listen.body_timeout_s
+            receive,
+            headers,
+            limit=listen.max_body_bytes,
+            timeout_s=listen.body_timeout_s,
+            room=self.room,
         )
 
     def close(self) -> None:

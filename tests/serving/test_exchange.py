@@ -9,7 +9,7 @@ import pytest
 
 from mantlet.errors import RequestError
 from serving import exchange
-from serving.exchange import Disconnected, Message, read_body
+from serving.exchange import Disconnected, Message, Room, read_body
 
 
 def receiving(*messages: Message) -> Callable[[], Awaitable[Message]]:
@@ -33,7 +33,7 @@ def pieces(*parts: bytes, whole: bool = True) -> list[Message]:
 
 def read(messages: Sequence[Message], headers: dict[str, str] | None = None) -> bytes:
     receive = receiving(*messages)
-    return asyncio.run(read_body(receive, headers or {}, limit=10, timeout_s=0.05))
+    return asyncio.run(read_body(receive, headers or {}, limit=10, timeout_s=0.05, room=Room(10)))
 
 
 def refused(messages: Sequence[Message], headers: dict[str, str] | None = None) -> RequestError:
@@ -44,6 +44,24 @@ def refused(messages: Sequence[Message], headers: dict[str, str] | None = None) 
 
 def test_a_body_in_pieces_is_joined() -> None:
     assert read(pieces(b"abc", b"", b"def")) == b"abcdef"
+
+
+def test_bodies_that_arrive_at_once_have_one_room_together() -> None:
+    room = Room(25)
+
+    async def some(*parts: bytes) -> bytes | int:
+        try:
+            receive = receiving(*pieces(*parts, whole=len(parts) > 1))
+            return await read_body(receive, {}, limit=10, timeout_s=0.2, room=room)
+        except RequestError as error:
+            return error.status
+
+    async def all_at_once() -> list[bytes | int]:
+        return [*await asyncio.gather(*(some(b"a" * 10) for _ in range(3)), some(b"abc", b"def"))]
+
+    assert asyncio.run(all_at_once()) == [408, 408, 503, b"abcdef"]
+    assert asyncio.run(some(b"a" * 9, b"b")) == b"a" * 9 + b"b"
+    assert room.left == 25
 
 
 def test_a_body_of_just_the_limit_is_read() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
-from serving.exchange import Disconnected, Receive, Scope, Send, headers_of, read_body, reply
+from serving.exchange import Disconnected, Receive, Room, Scope, Send, headers_of, read_body, reply
 from serving.protocol import PIPELINED, bounded
 from serving.settings import Listen
 from tests.e2e.harness import error_of, raw, read_answers
@@ -41,7 +41,9 @@ async def _application(scope: Scope, receive: Receive, send: Send) -> None:
         await reply(send, b"no need")
         return
     try:
-        body = await read_body(receive, headers_of(scope), limit=10**6, timeout_s=60)
+        body = await read_body(
+            receive, headers_of(scope), limit=10**6, timeout_s=60, room=Room(10**9)
+        )
     except Disconnected:
         return
     if scope["path"] == "/slow":
