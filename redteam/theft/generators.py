@@ -105,7 +105,6 @@ class Buyer(Thief):
 
 def prepared(order: Order) -> tuple[Target, Buyer]:
     """Everything that a theft needs, read and checked; no row is sent."""
-    _require_meaning(order)
     named = {"architecture": order.clone} if order.clone else {}
     own = parsed(order.clone_set)
     attack = validated(
@@ -138,19 +137,6 @@ def prepared(order: Order) -> tuple[Target, Buyer]:
     )
     records_of(order.out / TAPE, thief.header(target))
     return target, thief
-
-
-def _require_meaning(order: Order) -> None:
-    """Options of thefts of classifiers would change nothing here."""
-    given = {
-        "--label-only": order.label_only,
-        "--cover": order.cover is not None,
-        "--jitter": order.jitter > 0,
-        "--eval": order.eval is not None,
-        "--ask-eval": order.asks_with is not None,
-    }
-    for option in (option for option, is_given in given.items() if is_given):
-        raise ConfigError(f"attack 'gan' asks for pictures that a model draws; leave out {option}")
 
 
 def _made(order: Order, model: Model | None) -> tuple[int, ...]:

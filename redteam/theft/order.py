@@ -24,8 +24,22 @@ PICTURES = "i2i"
 """The attack on models that translate, which `redteam.theft.pictures` prepares."""
 GENERATORS = "gan"
 """The attack on models that generate, which `redteam.theft.generators` prepares."""
+CLASSIFIERS = ""
+"""All other attacks."""
 By = Literal["latents", "seeds"]
 """How a generator is asked for a picture."""
+USERS = {
+    "label_only": (CLASSIFIERS,),
+    "classes": (CLASSIFIERS,),
+    "eval": (CLASSIFIERS, PICTURES),
+    "ask_eval": (CLASSIFIERS, PICTURES),
+    "eval_key": (CLASSIFIERS, PICTURES),
+    "cover": (CLASSIFIERS, PICTURES),
+    "jitter": (CLASSIFIERS, PICTURES),
+    "by": (GENERATORS,),
+    "features": (GENERATORS,),
+}
+"""The attacks that use an option; for others it is a mistake. All other options are of all."""
 
 
 class Order(BaseModel):
@@ -69,13 +83,24 @@ class Order(BaseModel):
     def of(cls, **options: object) -> "Order":
         """Raises `ConfigError` with a line a mistake."""
         try:
-            return cls.model_validate(options)
+            order = cls.model_validate(options)
         except ValidationError as error:
             lines = (
                 f"--{str(m['loc'][0]).replace('_', '-')} {m['input']}: {m['msg']}"
                 for m in error.errors(include_url=False)
             )
             raise ConfigError("\n".join(lines)) from error
+        order._refuse_unused()
+        return order
+
+    def _refuse_unused(self) -> None:
+        """Raise for options that would be ignored."""
+        kind = self.name if self.name in (PICTURES, GENERATORS) else CLASSIFIERS
+        for option in (option for option, users in USERS.items() if kind not in users):
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ConfigError(
+                    f"attack '{self.name}' does not use --{option.replace('_', '-')}; leave it out"
+                )
 
     @property
     def aim(self) -> Target:

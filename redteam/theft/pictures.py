@@ -22,8 +22,6 @@ MEASURED = ("psnr_learned", "psnr_to_target", "psnr_unchanged")
 
 def prepared(order: Order) -> tuple[Target, Thief, Tensor]:
     """Everything that a theft needs, read and checked, and the pictures that judge it; no row is sent."""
-    if order.label_only:
-        raise ConfigError("attack 'i2i' learns from pictures; leave out --label-only")
     if order.surrogate is None:
         raise ConfigError("attack 'i2i' asks about pictures of its own; give --surrogate")
     attack = validated(I2i, parsed(order.set))

@@ -90,6 +90,31 @@ def test_options_out_of_bounds_are_named_as_they_are_typed(
         Order.of(**options | change)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("knockoff", {"by": "seeds"}),
+        ("knockoff", {"features": Path("lenet.safetensors")}),
+        ("i2i", {"label_only": True}),
+        ("i2i", {"classes": 10}),
+        ("i2i", {"by": "seeds"}),
+        ("gan", {"eval": Path("eval.npz")}),
+        ("gan", {"eval_key": "mk_judge"}),
+        ("gan", {"classes": 10}),
+    ],
+)
+def test_an_option_that_the_attack_would_ignore_is_refused(
+    name: str, change: dict[str, Any]
+) -> None:
+    (option,) = change
+    told = f"attack '{name}' does not use --{option.replace('_', '-')}; leave it out"
+    plain = {"name": name, "target": "http://x", "model": "m", "out": Path("o"), "budget": 1}
+
+    assert Order.of(**plain).name == name
+    with pytest.raises(ConfigError, match=told):
+        Order.of(**plain | change)
+
+
 @pytest.mark.parametrize("file", ["surrogate", "eval", "cover"])
 def test_pictures_of_another_shape_are_named_with_the_models(
     options: dict[str, Any], files: Path, file: str

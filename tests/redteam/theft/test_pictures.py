@@ -85,7 +85,7 @@ def test_a_second_run_sends_no_row_again_and_makes_the_same_clone(
 @pytest.mark.parametrize(
     ("change", "telling"),
     [
-        ({"label_only": True}, "leave out --label-only"),
+        ({"label_only": True}, "does not use --label-only; leave it out"),
         ({"surrogate": None}, "give --surrogate"),
         ({"surrogate": Path("none.npz")}, "no such file"),
         ({"model": "mnist"}, "makes no pictures of pictures"),
