@@ -292,6 +292,22 @@ def test_a_refusal_releases_nothing_of_the_job_and_holds_for_its_time(stage: Sta
     assert scene.ask(1).values.shape == (1, 5)
 
 
+def test_who_comes_on_the_allow_list_is_refused_no_longer(stage: Stage) -> None:
+    def scene(**changes: Any) -> Scene:
+        return stage(
+            detectors=(Rate(rows=10),), levels=DENYING, store="sqlite:///state.db", **changes
+        )
+
+    before = scene()
+    assert before.refused(8).status == 403
+    assert before.refused(1).status == 403
+    close(before)
+    after = scene(allow=("address:ann",))
+
+    assert after.ask(8).values.shape == (8, 5)
+    assert after.ask(1).values.shape == (1, 5), "nor by what it asks now"
+
+
 def test_rows_of_a_refused_job_are_not_given_back(stage: Stage) -> None:
     scene = stage(detectors=(Rate(rows=10),), levels=DENYING)
     scene.refused(8)

@@ -40,10 +40,12 @@ class Scene:
         self.told: list[Event] = []
         self.rng = np.random.default_rng(0)
 
-    def patrol(self, gateway: Gateway | None = None, **watch: bool) -> Patrol:
+    def patrol(
+        self, gateway: Gateway | None = None, *, alpha: float = 1e-4, **watch: bool
+    ) -> Patrol:
         return Patrol(
             gateway or self.gateway,
-            Search(),
+            Search(alpha=alpha),
             Watch.model_validate(watch),
             clock=self.service.clock,
             metrics=self.service.metrics,
@@ -103,6 +105,20 @@ def test_members_are_marked_and_told_of_once(scene: Scene) -> None:
     assert event.alarm
     assert scene.metric("mantlet_campaigns_total") == 1
     assert scene.metric("mantlet_alarms_total", detector=CAMPAIGN) == len(event.members)
+
+
+def test_members_of_what_is_no_alarm_yet_are_not_marked(scene: Scene) -> None:
+    scene.ask(THIEVES, 1.0, 6)
+    scene.ask(HONEST, 0.04, 30)
+    found = scene.patrol(alpha=1e-60).round()
+
+    assert found is not None
+    (campaign,) = found.campaigns
+    assert set(campaign.members) == set(THIEVES)
+    assert 0 < campaign.suspicion < 1
+    assert not campaign.alarm
+    assert not scene.alarmed(CAMPAIGN)
+    assert not [e for e in scene.events() if isinstance(e, Campaign)]
 
 
 def test_levels_with_campaign_treat_the_members_from_their_next_row_on(scene: Scene) -> None:
