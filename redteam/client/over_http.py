@@ -347,6 +347,6 @@ def _said(body: bytes) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a refusal asks to wait; one where it does not say."""
+    """Seconds that a refusal asks to wait; one where it does not say, and never none: patience must end."""
     text = headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() else 1.0
+    return max(float(text), BACKOFF_S) if text.isascii() and text.isdigit() else 1.0
