@@ -112,6 +112,17 @@ def test_a_change_by_suspicion_is_taken_in_steps(suspicion: float, share: float)
     assert torch.allclose(scaled, (1 - share) * CLEAN.values + share * altered.values)
 
 
+def test_a_change_by_suspicion_keeps_a_top_class_that_leads_by_a_rounding_error() -> None:
+    """Halfway between two answers with one top class, that class ties with the one before it."""
+    low, high = 0.33333414793014526, 0.3785969316959381
+    clean, altered = (probabilities([[v, v + 3e-8, 1 - 2 * v - 3e-8]]) for v in (low, high))
+    scaled = Keeping(by_suspicion=2).scaled(clean, altered, torch.full((1,), 0.5)).values
+
+    assert clean.values.argmax() == altered.values.argmax() == 1
+    assert torch.lerp(clean.values, altered.values, 0.5).argmax() == 0
+    assert scaled.argmax() == 1
+
+
 def test_without_steps_a_change_is_whole_for_everybody() -> None:
     altered = replace(CLEAN, values=CLEAN.values.flip(1))
 
