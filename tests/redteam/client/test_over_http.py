@@ -249,6 +249,17 @@ def test_what_is_no_answer_to_learn_from_is_named(
         oracle.query(torch.zeros(2, 4))
 
 
+def test_a_target_that_puts_off_by_no_time_is_not_asked_for_ever() -> None:
+    with HostileServer(answer=saying({"error": "now"}, status=503, Retry_After="0")) as server:
+        with (
+            OverHttp(server.url, "m", patience_s=0.5) as oracle,
+            pytest.raises(TargetError, match=r"does not answer within 0.5 s: 503, now"),
+        ):
+            oracle.query(torch.zeros(3, 4))
+
+        assert 2 <= len(server.posts) <= 6
+
+
 def test_an_answer_without_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(over_http, "LARGEST", 1 << 16)
     with (
