@@ -159,22 +159,6 @@ def test_the_wire_says_nothing_of_suspicion(
     assert answers[0].content == answers[1].content
 
 
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [(b"order-7", True), (b"a" * 64, True), (b"a" * 65, False), (b"", False), (b"a\x85b", False)],
-)
-def test_a_request_keeps_an_id_of_its_own_that_is_short_and_plain(
-    tmp_path: Path, given: bytes, kept: bool
-) -> None:
-    """It is sent back and logged, so nobody may put a page of text or a new line there."""
-    response = client_of(service(tmp_path)).get("/v2", headers=[(b"X-Request-Id", given)])
-    sent = response.headers["x-request-id"]
-
-    assert (sent == given.decode("latin-1")) is kept
-    assert 0 < len(sent) <= 64
-    assert sent.isprintable()
-
-
 def call(application: Any, scope: dict[str, Any], *incoming: Message) -> list[Message]:
     """What an application sends to a scope."""
     sent: list[Message] = []
