@@ -95,7 +95,7 @@ def _cut(headers: Mapping[str, str], body: bytes) -> tuple[bytes, bytes]:
     length = headers.get(HEADER_LENGTH)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if length is None:
-        if kind not in ("", JSON, "application/x-www-form-urlencoded", BINARY):
+        if kind not in (*decoding.JSON_TYPES, BINARY):
             raise RequestError(
                 415, f"Content-Type '{kind[:80]}' is not taken; send {JSON}", reason="media_type"
             )

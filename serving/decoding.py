@@ -13,6 +13,8 @@ from PIL import Image
 
 from mantlet.errors import RequestError
 from mantlet.types import InputSpec
+from serving.encoding import JPEG, NPY, PNG
+from serving.exchange import JSON
 
 NO_ROWS = "there are no rows; send at least one"
 PICTURE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
@@ -31,10 +33,9 @@ NPY_FIELDS = (
     re.compile(r"""['"]shape['"]\s*:\s*\(([0-9, ]{0,80})\)"""),
 )
 
-JSON, NPY = "application/json", "application/x-npy"
 # curl sends -d bodies as a form, and every V1 example posts JSON that way
 JSON_TYPES = ("", JSON, "application/x-www-form-urlencoded")
-PICTURES = {"image/png": ("PNG",), "image/jpeg": ("JPEG",)}
+PICTURES = {PNG: ("PNG",), JPEG: ("JPEG",)}
 TAKEN = (*JSON_TYPES, NPY, *PICTURES)
 """Media types of the rows of V1."""
 NPY_TAKEN = re.compile(r"[<>=|]?(f[248]|u1)")

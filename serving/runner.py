@@ -25,6 +25,7 @@ from mantlet.types import Task
 from serving import build, logs
 from serving.admin import create_admin
 from serving.app import create_app, wall_clock
+from serving.encoding import JPEG, NPY, PNG
 from serving.events.kinds import ConfigLoaded
 from serving.gateway import VERBS
 from serving.protocol import bounded
@@ -33,7 +34,7 @@ from serving.settings import Settings, load
 from serving.stores.redis import shown
 
 log = structlog.get_logger(__name__)
-EXAMPLES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+EXAMPLES = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG}
 GARBAGE = 50_000
 """New objects between two looks of the garbage collector."""
 RETRY_S = 2.0
@@ -272,7 +273,7 @@ def _try_it(service: Service, host: str, port: int) -> str:
             lines.append(f"Try it: curl{key}{wish}{url}")
         if model.example is None:
             continue
-        kind = EXAMPLES.get(model.example.suffix.lower(), "application/x-npy")
+        kind = EXAMPLES.get(model.example.suffix.lower(), NPY)
         path = shlex.quote(os.path.relpath(model.example))
         out = " -o picture.png" if task is Task.TRANSLATE else ""
         asked = f"curl -H 'Content-Type: {kind}'{key} --data-binary @{path}"

@@ -18,6 +18,7 @@ from mantlet.errors import ConfigError, VictimError
 from mantlet.plugin import Setup
 from mantlet.types import Task, Victim
 from serving.encoding import NPY
+from serving.exchange import JSON
 from serving.ownership import ADDRESS
 from serving.victims.base import VictimPlugin
 from serving.victims.onnx import OnnxVictim
@@ -150,7 +151,7 @@ class _Verb(UpstreamVictim):
         """(rows, C, H, W) pictures in [0, 1] of a seed."""
         url = f"{self.url}/v1/models/{self.model}:generate"
         body = orjson.dumps({"n": rows, "seed": seed})
-        headers = {"Content-Type": "application/json", "Accept": NPY}
+        headers = {"Content-Type": JSON, "Accept": NPY}
         _, answer = self._call(self._send("POST", url, body, headers))
         try:
             found = np.load(io.BytesIO(answer), allow_pickle=False)
