@@ -55,6 +55,17 @@ def test_a_label_that_is_kept_is_kept_for_every_row() -> None:
     assert (answers - values).abs().sum(dim=1).mean() > 0.5
 
 
+def test_which_class_is_wrong_is_known_with_the_secret_alone() -> None:
+    values, asked = probabilities([[0.4, 0.3, 0.2, 0.1]] * 200), query(rows(200))
+    named = []
+    for secret in (b"one secret", b"another"):
+        defense = AdaptiveMisinformation(keep_label=False)
+        defense.load(replace(SETUP, secret=secret))
+        named.append(defense(values, asked, {}).values.argmax(dim=1))
+
+    assert 0.2 < float((named[0] == named[1]).double().mean()) < 0.47, "a third by chance"
+
+
 def test_wrong_classes_are_drawn_evenly_and_never_the_right_one() -> None:
     answers = torch.tensor(answered([[0.4, 0.3, 0.2, 0.1]] * 900, keep_label=False))
     drawn = answers.argmax(dim=1).bincount(minlength=4)

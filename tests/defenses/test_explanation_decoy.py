@@ -48,6 +48,20 @@ def test_it_ranks_as_the_true_map_and_is_orthogonal(
     assert float(values.min()) < 0 < float(values.max())
 
 
+def test_without_the_secret_nobody_knows_the_noise_in_a_shadows_place() -> None:
+    true = torch.randn(20, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    first, second = (ExplanationDecoy(), ExplanationDecoy())
+    first.load(Setup(SETUP.device, b"one secret", shape=(1, 28, 28)))
+    second.load(Setup(SETUP.device, b"another", shape=(1, 28, 28)))
+    one, other = (
+        decoy(Prediction(true, Kind.ATTRIBUTIONS), query(true), {}).values.flatten(1)
+        for decoy in (first, second)
+    )
+    cosines = torch.nn.functional.cosine_similarity(one, other)
+
+    assert float(cosines.abs().max()) < 0.25
+
+
 def test_a_shadow_needs_weights_and_architecture() -> None:
     with pytest.raises(ValidationError, match="both 'weights' and 'architecture'"):
         ExplanationDecoy(architecture="lenet")

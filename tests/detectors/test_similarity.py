@@ -40,6 +40,18 @@ def honest(digits: Images) -> torch.Tensor:
     return torch.from_numpy(digits.x[3000:4500])
 
 
+def test_the_marks_of_retries_are_known_with_the_secret_alone() -> None:
+    """Who knew them could make new rows that look like retries."""
+    asked, clean = query(rows(50)), TinyVictim().predict(rows(50))
+    marks = []
+    for secret in (b"one secret", b"another"):
+        detector = Similarity()
+        detector.load(Setup(SETUP.device, secret))
+        marks.append(detector.score(asked, clean)[:, 1:3])
+
+    assert not bool((marks[0] == marks[1]).all(dim=1).any())
+
+
 def test_honest_digits_are_seldom_flagged(
     fitted: Similarity, shipped_victim: TorchVictim, honest: torch.Tensor
 ) -> None:
