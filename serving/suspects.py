@@ -1,6 +1,5 @@
 """Pictures of a suspect generator: from a folder or an array, drawn by a model file, or asked of a server."""
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -14,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from mantlet.data import numbers_of
 from mantlet.errors import ConfigError, VictimError
 from mantlet.plugin import Setup
 from mantlet.types import Task, Victim
@@ -26,6 +26,8 @@ from serving.victims.torch import TorchVictim
 from serving.victims.upstream import UpstreamVictim
 from serving.watermarking import TAKEN, opened
 
+LARGEST = 1 << 14
+"""Numbers of a latent: a server that says more would fill our memory."""
 ROWS = 32
 """Latents, or pictures of a seed, that a model is asked at once."""
 VERB = re.compile(r"(https?://.+)/v1/models/([^/:]+):generate/?")
@@ -154,15 +156,14 @@ class _Verb(UpstreamVictim):
         headers = {"Content-Type": JSON, "Accept": NPY}
         _, answer = self._call(self._send("POST", url, body, headers))
         try:
-            found = np.load(io.BytesIO(answer), allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            found = numbers_of(answer)
+        except ValueError as error:
             raise ConfigError(f"suspect '{url}' answers no .npy, which it was asked for") from error
-        if getattr(found, "dtype", None) == np.uint8:
+        if found.dtype == np.uint8:
             found = found / 255
-        if getattr(found, "ndim", 0) != 4 or len(found) != rows or found.shape[1] not in (1, 3):
-            said = getattr(found, "shape", "several arrays")
+        if found.ndim != 4 or len(found) != rows or found.shape[1] not in (1, 3):
             raise ConfigError(
-                f"suspect '{url}' answers {said} to {rows}; wanted ({rows}, 1 or 3, H, W)"
+                f"suspect '{url}' answers {found.shape} to {rows}; wanted ({rows}, 1 or 3, H, W)"
             )
         if found.dtype.kind != "f" or not (found.min() >= -SLACK and found.max() <= 1 + SLACK):
             raise ConfigError(f"suspect '{url}' answers numbers that are no pictures in [0, 1]")
@@ -184,6 +185,10 @@ def _generated(url: str, served: str, count: int, opening: Opening, seed: int) -
 
 
 def _drawn(model: VictimPlugin, count: int, seed: int) -> Iterator[Tensor]:
+    if model.input.size > LARGEST:
+        raise ConfigError(
+            f"a suspect of latents of {model.input.size} numbers; at most {LARGEST} are drawn"
+        )
     latents = torch.randn(
         count, *model.input.shape, generator=torch.Generator().manual_seed(seed)
     ).clamp(model.input.low, model.input.high)

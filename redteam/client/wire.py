@@ -1,6 +1,5 @@
 """How rows and answers look in the V1 and V2 inference protocols, and what is no answer to learn from."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import orjson
 import torch
 from torch import Tensor
 
+from mantlet.data import numbers_of
 from mantlet.errors import TargetError
 from mantlet.finite import all_finite
 
@@ -144,18 +144,10 @@ def ask_generate(name: str, seed: int, rows: int) -> Question:
 
 
 def answer_npy(body: bytes, of: str) -> np.ndarray:
-    """The array of a .npy of version 1, made once it is known that its numbers are there."""
-    stream = io.BytesIO(body)
+    """The array of a .npy."""
     try:
-        np.lib.format.read_magic(stream)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        data = body[stream.tell() :]
-        if dtype.kind not in "fiu" or len(data) != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{len(data)} bytes for {shape} {dtype}")
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    except (
-        Exception
-    ) as error:  # numpy raises half a dozen kinds for hostile headers; all mean the same
+        return numbers_of(body)
+    except ValueError as error:
         raise TargetError(f"{of} answers no .npy file") from error
 
 
@@ -176,7 +168,8 @@ def checked(values: np.ndarray, rows: int, of: str) -> Tensor:
     if values.dtype.kind in "iu" and values.shape in ((rows,), (rows, 1)):
         return torch.from_numpy(values.reshape(rows).astype(np.int64))
     pictures = values.ndim == 4
-    if values.ndim not in (2, 4) or len(values) != rows or values.shape[1] < 2 - pictures:
+    fits = values.size and values.ndim in (2, 4) and len(values) == rows
+    if not fits or values.shape[1] < 2 - pictures:
         raise TargetError(
             f"{of} answers shape {values.shape} to {rows} rows; wanted ({rows}, classes), ({rows},), or"
             f" pictures ({rows}, channels, height, width)"

@@ -1,11 +1,14 @@
+import io
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from mantlet.data import load_images, parse_rows
+from mantlet.data import load_images, numbers_of, parse_rows
 from mantlet.errors import ConfigError
 
 GREY = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
@@ -130,3 +133,41 @@ def test_rows_are_written_as_a_slice(written: str, start: int | None, stop: int 
 def test_rows_written_otherwise_are_refused(written: str) -> None:
     with pytest.raises(ConfigError, match="write START:STOP"):
         parse_rows(written)
+
+
+def npy_saying(header: str, data: bytes = b"") -> bytes:
+    """A .npy of version 1 with a header of our own."""
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + data
+
+
+def npy_of(shape: str, descr: str = "<f8") -> bytes:
+    said = "{'descr': '%s', 'fortran_order': False, 'shape': %s}\n"
+    return npy_saying(said % (descr, shape), bytes(8))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        npy_of("(100000000000000,)"), npy_of("(2,)"), npy_of("'a'"), npy_of("(-1,)"),
+        npy_of("(4294967296, 4294967296)"), npy_of("(100000000000,)", "|V0"), npy_of("(1,)", "<M8[s]"),
+        npy_saying('{"descr": """<f8'), npy_saying("[" * 9000), npy_saying(""),
+        b"PK\3\4 no zip", b"\x93NUMPY\3\0", b"\x93NUMPY\1\0\xff\xff",
+    ],
+    ids=[
+        "a shape beyond all memory", "more than is there", "a shape that is none", "a negative shape",
+        "a shape that overflows", "items of no bytes", "dates", "a text without end", "brackets without end",
+        "no header", "a zip", "another version", "a header that is cut",
+    ],
+)  # fmt: skip
+def test_an_array_file_that_lies_is_refused_before_an_array_is_made(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^its header says|^it does not begin as a \.npy"):
+        numbers_of(body)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_that_was_sent_is_read_as_it_was(order: Literal["C", "F"]) -> None:
+    sent = np.arange(6, dtype=np.float32).reshape(2, 3, order=order)
+    file = io.BytesIO()
+    np.save(file, sent)
+
+    np.testing.assert_array_equal(numbers_of(file.getvalue()), sent)

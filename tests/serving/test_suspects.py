@@ -16,6 +16,7 @@ from tests.e2e.harness import GENERATOR, PLAIN, gateway
 from tests.e2e.upstream_servers import HostileServer, saying
 from tests.helpers import SETUP
 
+LIE = b"\x93NUMPY\1\0\x46\0{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000000,)}\n"
 GAN = Path(GENERATOR["victim"]["weights"])
 
 
@@ -103,10 +104,26 @@ def test_a_server_of_v1_is_asked_by_number_and_seed(tmp_path: Path) -> None:
     assert not torch.equal(batch, other)
 
 
+def test_a_server_of_giant_latents_is_not_asked() -> None:
+    shape = {"name": "x", "datatype": "FP32"}
+    said = {
+        "inputs": [shape | {"shape": [-1, 10**9]}],
+        "outputs": [shape | {"shape": [-1, 1, 8, 8]}],
+    }
+    with (
+        HostileServer(answer=saying({}), metadata=saying(said)) as server,
+        pytest.raises(ConfigError, match="latents of 1000000000 numbers; at most 16384"),
+    ):
+        list(pictures_of(f"{server.url}/v2/models/m", 40))
+
+
 @pytest.mark.parametrize(
     ("answer", "telling"),
     [
         (b"{}", "answers no .npy"),
+        (b"PK\3\4 no zip", "answers no .npy"),
+        (LIE, "answers no .npy"),
+        (np.zeros((4, 1, 0, 8), np.float32), "answers no .npy"),
         (np.zeros((4, 10), np.float32), r"answers \(4, 10\) to 4; wanted \(4, 1 or 3, H, W\)"),
         (np.zeros((3, 1, 8, 8), np.float32), "to 4; wanted"),
         (np.full((4, 1, 8, 8), 7.0), r"no pictures in \[0, 1\]"),
