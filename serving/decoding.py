@@ -22,7 +22,9 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 METADATA_BYTES = 256 * 1024
 """What a picture's file may have beside eight bytes a pixel."""
 CHUNKS = 64
-"""Chunks of a PNG beside its pixels: each may be a colour profile, which is unpacked."""
+"""Chunks of a PNG beside its pixels."""
+PACKED = dict.fromkeys((b"iCCP", b"zTXt", b"iTXt"), 12)
+"""Chunks that are unpacked, to a million bytes of a thousand: each counts as so many."""
 SCANS = 100
 """Scans of a JPEG: each takes as long as the whole picture, in eleven bytes. Progressive ones have a dozen."""
 NPY_MAGIC = b"\x93NUMPY"
@@ -262,7 +264,7 @@ def _chunks(body: bytes) -> int:
     start, count, kind = len(PNG_MAGIC), 0, b""
     while start < len(body) and count <= CHUNKS and kind != b"IEND":
         kind = body[start + 4 : start + 8]
-        count += kind != b"IDAT"
+        count += PACKED.get(kind, kind != b"IDAT")
         start += 12 + int.from_bytes(body[start : start + 4], "big")
     return count
 
