@@ -80,16 +80,22 @@ class ResNet(nn.Module):
     """The CIFAR residual network of He et al. (2016), section 4.2, with option-A shortcuts.
 
     ``blocks`` a stage: 3 gives ResNet-20, 5 gives ResNet-32. The stages have ``width`` channels and two
-    and four times as many; a first layer of ``stride`` 2 looks at half the pixels. Input (B, 3, 32, 32).
+    and four times as many; a first layer of ``stride`` 2 looks at half the pixels. Input
+    (B, channels, 32, 32).
     """
 
-    input_shape = (3, 32, 32)
-
     def __init__(
-        self, *, classes: int = 10, blocks: int = 3, width: int = 16, stride: int = 1
+        self,
+        *,
+        classes: int = 10,
+        blocks: int = 3,
+        width: int = 16,
+        stride: int = 1,
+        channels: int = 3,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, stride, 1, bias=False)
+        self.input_shape = (channels, 32, 32)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = self._stage(width, width, blocks, 1)
         self.layer2 = self._stage(width, 2 * width, blocks, 2)
@@ -113,7 +119,7 @@ class ResNet(nn.Module):
         return logits
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits of (B, 3, 32, 32) pictures, normalised as in training."""
+        """Logits of (B, channels, 32, 32) pictures, normalised as in training."""
         return self.classify(self.embed(inputs))
 
 

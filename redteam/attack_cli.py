@@ -51,7 +51,12 @@ Average = Annotated[int, _option("Ask about each row so many times.")]
 Jitter = Annotated[float, _option("Standard deviation of the noise on each of these times.")]
 Cover = Annotated[Path | None, _option("Honest pictures, which are sent among the others.")]
 CoverShare = Annotated[float, _option("How much of the traffic they are.")]
-Clone = Annotated[str, _option("The clone's architecture; lenet by default, superres of i2i.")]
+Clone = Annotated[
+    str,
+    _option(
+        "The clone's architecture; lenet or, of rows other than 1x28x28, resnet; superres of i2i."
+    ),
+]
 CloneSets = Annotated[list[str], _option("A setting of it: width=8. Repeatable.")]
 Classes = Annotated[
     int, _option("Classes, where the target does not say; 0 takes them from --eval.")

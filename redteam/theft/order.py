@@ -174,15 +174,24 @@ def _means(order: Order, attack: Attack, model: Model | None, judged: Images) ->
     assert judged.y is not None
     told = model.classes if model is not None else None
     classes = order.classes or told or int(judged.y.max()) + 1
-    means = Means(pool, classes, order.clone or "lenet", parsed(order.clone_set) or {"width": 8})
+    means = Means(pool, classes, *clone_of(order, judged.x.shape[1:]))
     try:
         means.network(torch.Generator().manual_seed(0)).eval()(torch.from_numpy(judged.x[:1]))
     except RuntimeError as error:
         raise ConfigError(
             f"the clone '{means.architecture}' does not take pictures of shape {judged.x.shape[1:]};"
-            " choose an architecture that does with --clone"
+            " leave --clone out, or name an architecture that does"
         ) from error
     return means
+
+
+def clone_of(order: Order, shape: tuple[int, ...]) -> tuple[str, dict[str, Any]]:
+    """The clone's architecture and settings: unless told, one that takes rows of ``shape``, such as (1, 28, 28)."""
+    own = parsed(order.clone_set)
+    name = order.clone or ("lenet" if shape == (1, 28, 28) else "resnet")
+    if order.clone or name == "lenet":
+        return name, own or {"width": 8}
+    return name, {"width": 8, "channels": shape[0]} | own
 
 
 def parse_attack(name: str, sets: Iterable[str], *, label_only: bool = False) -> Attack:

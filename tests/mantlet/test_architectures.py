@@ -54,6 +54,13 @@ def test_a_small_residual_network_looks_at_half_the_pixels_with_more_channels() 
     assert inner[0] == (2, 25, 16, 16)
 
 
+def test_a_residual_network_takes_grey_pictures_where_told() -> None:
+    grey = architectures.build("resnet", {"blocks": 1, "width": 4, "channels": 1}).eval()
+
+    assert grey.input_shape == (1, 32, 32)
+    assert grey(torch.rand(2, 1, 32, 32)).shape == (2, 10)
+
+
 def test_an_unknown_architecture_gets_a_hint() -> None:
     with pytest.raises(ConfigError, match="architecture 'lennet' is unknown; did you mean 'lenet'"):
         architectures.build("lennet", {})

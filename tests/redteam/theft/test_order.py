@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mantlet.errors import ConfigError, TargetError
 from redteam.attacks.knockoff import Knockoff
 from redteam.client.tape import Tape
+from redteam.learning import Means
 from redteam.theft.attacking import TAPE
-from redteam.theft.order import Order, parse_attack, prepared, read_keys
+from redteam.theft.order import Order, clone_of, parse_attack, prepared, read_keys
 from tests.e2e.harness import Running
 from tests.e2e.upstream_servers import HostileServer, free_port, saying
 from tests.redteam.oracles import Patient
@@ -49,6 +51,25 @@ def test_classes_come_from_the_target_or_from_the_labels(options: dict[str, Any]
     given = prepared(Order.of(**options, classes=26))[1]
 
     assert (labels.means.classes, given.means.classes) == (10, 26)
+
+
+@pytest.mark.parametrize(
+    ("own", "shape", "clone"),
+    [
+        ({}, (1, 28, 28), ("lenet", {"width": 8})),
+        ({}, (1, 32, 32), ("resnet", {"width": 8, "channels": 1})),
+        ({"clone_set": ["width=4"]}, (3, 32, 32), ("resnet", {"width": 4, "channels": 3})),
+        ({"clone": "resnet"}, (3, 32, 32), ("resnet", {"width": 8})),
+    ],
+)
+def test_a_clone_that_nobody_named_takes_the_pictures_that_there_are(
+    options: dict[str, Any], own: dict[str, Any], shape: tuple[int, ...], clone: Any
+) -> None:
+    network = Means(torch.zeros(0, *shape), 10, *clone_of(Order.of(**options | own), shape))
+
+    made = network.network(torch.Generator().manual_seed(0)).eval()(torch.zeros(1, *shape))
+    assert made.shape == (1, 10)
+    assert (network.architecture, dict(network.settings)) == clone
 
 
 @pytest.mark.parametrize(
