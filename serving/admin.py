@@ -122,6 +122,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def elsewhere(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return _error(404, "no such path; there are /clients, /campaigns, /events and /metrics")
         return _error(error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)

@@ -1,5 +1,6 @@
 """The admin plane: metrics, clients, campaigns and events, for those with the token."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ def test_errors_have_the_one_form(tmp_path: Path, method: str, path: str, status
 
     assert response.status_code == status
     assert list(response.json()) == ["error"]
+
+
+def test_a_path_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    admin = admin_of(service(tmp_path))
+    named = re.findall(r"/\w+", admin.get("/").json()["error"])
+
+    assert len(named) == 4
+    assert [admin.get(path).status_code for path in named] == [200] * 4
 
 
 @pytest.fixture
