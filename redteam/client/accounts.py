@@ -49,7 +49,11 @@ class _Accounts:
         self._why = str(refusal)
 
     def _last(self, came: Came | None = None) -> Refused:
-        said = f"all {len(self._oracles)} accounts are refused; the last one: {self._why}"
+        several = len(self._oracles) > 1
+        said = (
+            f"all {len(self._oracles)} accounts are refused; the last one" if several else "refused"
+        )
+        said = f"{said}: {self._why}"
         return Refused(said, came)
 
 

@@ -99,7 +99,7 @@ def test_the_mean_is_of_those_who_are_left() -> None:
     thief.query(inputs)
 
     assert torch.allclose(thief.query(inputs), shares(inputs))
-    with pytest.raises(Refused, match="all 1 accounts are refused"):
+    with pytest.raises(Refused, match=r"^refused: "):
         Together([Patient(most=0)]).query(inputs)
 
 
