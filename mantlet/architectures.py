@@ -5,6 +5,7 @@ maps (B, *input_shape) to logits (B, C). Where it also has ``embed`` (to feature
 ``classify`` (from features to logits), detectors see the features.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -152,8 +153,15 @@ def build(name: str, settings: Mapping[str, int | float | str | bool]) -> nn.Mod
     architectures = known()
     if name not in architectures:
         raise ConfigError(f"architecture '{name}' is unknown; {did_you_mean(name, architectures)}")
+    make = architectures[name]
+    taken = inspect.signature(make).parameters
+    odd = [setting for setting in settings if setting not in taken]
+    if odd and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        raise ConfigError(
+            f"architecture '{name}' does not take {dict(settings)}: {did_you_mean(odd[0], taken)}"
+        )
     try:
-        return architectures[name](**settings)
+        return make(**settings)
     except Exception as error:  # layers refuse sizes in many ways
         raise ConfigError(
             f"architecture '{name}' does not take {dict(settings)}: {error}"

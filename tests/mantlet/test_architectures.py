@@ -72,6 +72,11 @@ def test_settings_that_a_network_does_not_take_are_named(settings: dict[str, int
         architectures.build("lenet", settings)
 
 
+def test_a_mistyped_setting_of_a_network_gets_a_hint() -> None:
+    with pytest.raises(ConfigError, match=r"{'widht': 4}: did you mean 'width'"):
+        architectures.build("lenet", {"widht": 4})
+
+
 def test_a_trained_network_is_read_as_its_file_describes_it(root: Path) -> None:
     network = architectures.read(root / "configs/models/superres-x2.safetensors")
 
