@@ -20,7 +20,7 @@ ACCOUNTS = 10
 
 
 VICTIM = GanSettings(steps=2_000, lr=2e-3)
-CLONE = GanSettings(steps=3000, batch=32, width=16, discriminator_width=16)
+CLONE = GanSettings(steps=9000, batch=32, width=16, discriminator_width=16)
 
 
 @dataclass(frozen=True, slots=True)
