@@ -7,7 +7,7 @@ maps (B, *input_shape) to logits (B, C). Where it also has ``embed`` (to feature
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -154,18 +154,19 @@ def build(name: str, settings: Mapping[str, int | float | str | bool]) -> nn.Mod
     if name not in architectures:
         raise ConfigError(f"architecture '{name}' is unknown; {did_you_mean(name, architectures)}")
     make = architectures[name]
-    taken = inspect.signature(make).parameters
-    odd = [setting for setting in settings if setting not in taken]
-    if odd and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-        raise ConfigError(
-            f"architecture '{name}' does not take {dict(settings)}: {did_you_mean(odd[0], taken)}"
-        )
     try:
         return make(**settings)
     except Exception as error:  # layers refuse sizes in many ways
-        raise ConfigError(
-            f"architecture '{name}' does not take {dict(settings)}: {error}"
-        ) from error
+        why = _unknown(make, settings) or error
+        raise ConfigError(f"architecture '{name}' does not take {dict(settings)}: {why}") from error
+
+
+def _unknown(make: Callable[..., nn.Module], settings: Iterable[str]) -> str:
+    """What a setting that an architecture does not know may mean; nothing where it knows all, or any."""
+    taken = inspect.signature(make).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        return ""
+    return next((did_you_mean(odd, taken) for odd in settings if odd not in taken), "")
 
 
 def read(path: Path) -> nn.Module:

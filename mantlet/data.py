@@ -56,6 +56,17 @@ def numbers_of(body: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
+def numbers_in(values: object) -> np.ndarray:
+    """The numbers of lists in lists that somebody sent, as objects; raises `ValueError` for anything else.
+
+    Of a type that NumPy guesses, each would be as large as the longest text among them.
+    """
+    items = np.array(values, object)
+    if not items.ndim or not {*map(type, items.flat)} <= {int, float}:
+        raise ValueError("these are no lists of numbers")
+    return items
+
+
 def _read(loaded: np.ndarray | np.lib.npyio.NpzFile, split: str, rows: slice, path: Path) -> Images:
     if isinstance(loaded, np.ndarray):
         return Images(_as_images(loaded, rows, path), None)

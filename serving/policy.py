@@ -164,9 +164,7 @@ class Policy:
         holding = np.zeros((count, len(self.levels)), dtype=bool)
         if len(self.levels) == 1:
             return holding
-        heard = [folded.signals[name] for name in enforcing]
-        suspicion = _most([signal.suspicion.numpy() for signal in heard], count)
-        alarm = _most([signal.alarm.numpy() for signal in heard], count)
+        suspicion, alarm = folded.signals.most(enforcing)
         top, some = np.float32(suspicion.max()), bool(alarm.any())
         for index, level in enumerate(self.levels[1:], 1):  # the first holds for everybody
             least = np.float32(level.suspicion or 2)  # signals are single: 0.7 is 0.7
@@ -231,11 +229,6 @@ class Policy:
     def index(self, name: str) -> int | None:
         """The place of a level in the list; none for a name that it does not have."""
         return next((i for i, level in enumerate(self.levels) if level.name == name), None)
-
-
-def _most(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """(B,) the largest in each row; nothing where nobody spoke."""
-    return np.maximum.reduce(columns) if columns else np.zeros(rows, dtype=bool)
 
 
 def end_of_refusal(memory: Memory) -> float:

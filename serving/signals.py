@@ -64,6 +64,12 @@ class Signals(Mapping[str, Signal]):
         """The same, except that nothing speaks against ``rows`` (B,) bool."""
         return Signals(self._place, np.where(rows, 0, self.suspicion), self.alarm & ~rows)
 
+    def most(self, names: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(B,) the largest suspicion of these signals in each row, and whether one is an alarm; nothing of none."""
+        rows = [self._place[name] for name in names]
+        alarm: np.ndarray = np.logical_or.reduce(self.alarm[rows], axis=0)
+        return self.suspicion[rows].max(axis=0, initial=0), alarm
+
     def highest(self) -> dict[str, float]:
         """The largest suspicion of any row, by signal."""
         top = self.suspicion.max(axis=1).tolist()

@@ -10,7 +10,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from mantlet.data import numbers_of
+from mantlet.data import numbers_in, numbers_of
 from mantlet.errors import TargetError
 from mantlet.finite import all_finite
 
@@ -204,11 +204,9 @@ def _axes(shape: object) -> Sequence[int]:
 
 def _numbers(values: object, of: str) -> np.ndarray:
     try:
-        items = np.array(values, object)  # of a guessed type each were as large as the longest text
-    except ValueError:
-        items = np.array(None)
-    if not items.ndim or not {*map(type, items.flat)} <= {int, float}:
-        raise TargetError(f"{of} answers no array of numbers")
+        numbers_in(values)
+    except ValueError as error:
+        raise TargetError(f"{of} answers no array of numbers") from error
     return np.array(values)
 
 

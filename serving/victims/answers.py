@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from mantlet.data import numbers_in
 from mantlet.errors import VictimError
 
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2"}
@@ -122,11 +123,9 @@ def _floats(raw: bytes, size: int | None, datatype: object, url: str) -> np.ndar
 
 def _numbers(values: object, url: str) -> np.ndarray:
     try:
-        items = np.array(values, object)  # of a guessed type each were as large as the longest text
-    except ValueError:
-        items = np.array(None)
-    if not items.ndim or not {*map(type, items.flat)} <= {int, float}:
-        raise VictimError(f"upstream '{url}' answered no tensor of numbers")
+        items = numbers_in(values)
+    except ValueError as error:
+        raise VictimError(f"upstream '{url}' answered no tensor of numbers") from error
     return _float32(items)
 
 

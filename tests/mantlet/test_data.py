@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from mantlet.data import load_images, numbers_of, parse_rows
+from mantlet.data import load_images, numbers_in, numbers_of, parse_rows
 from mantlet.errors import ConfigError
 
 GREY = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
@@ -171,3 +171,13 @@ def test_an_array_that_was_sent_is_read_as_it_was(order: Literal["C", "F"]) -> N
     np.save(file, sent)
 
     np.testing.assert_array_equal(numbers_of(file.getvalue()), sent)
+
+
+@pytest.mark.parametrize("values", [3, None, [True], ["1"], [[1], [1, 2]], [{}], [[1, None]]])
+def test_what_is_no_lists_of_numbers_is_refused(values: object) -> None:
+    with pytest.raises(ValueError, match=r"no lists of numbers|inhomogeneous"):
+        numbers_in(values)
+
+
+def test_lists_of_numbers_are_read_as_they_are() -> None:
+    assert numbers_in([[1, 2.5], [3, 4]]).tolist() == [[1, 2.5], [3, 4]]

@@ -55,6 +55,17 @@ def test_nothing_speaks_against_spared_rows_and_the_rest_stays() -> None:
     assert spared["a"].suspicion.dtype == signals["a"].suspicion.dtype
 
 
+def test_the_most_of_some_signals_is_told_by_row() -> None:
+    suspicion, alarm = said().most(("a", "b"))
+    none, never = said().most(())
+
+    assert suspicion.tolist() == [0.5, 1.0]
+    assert alarm.tolist() == [False, True]
+    assert said().most(("b",))[0].tolist() == [0.5, 0.0]
+    assert none.tolist() == [0.0, 0.0]
+    assert never.tolist() == [False, False]
+
+
 def test_the_highest_suspicion_is_told_by_signal() -> None:
     assert said().highest() == {"a": 1.0, "b": 0.5}
     assert said().only(("b",)).highest() == {"b": 0.5}
