@@ -230,8 +230,10 @@ def _lines(file: BinaryIO, after: int) -> Iterator[bytes]:
             high = (low + high) // 2
     file.seek(low)
     for line in file:
+        if not line.endswith(b"\n"):
+            return  # it is being written: to read on would give its second half as a line
         found = NUMBER.match(line)
-        if line.endswith(b"\n") and not (found and int(found[1]) <= after):
+        if not (found and int(found[1]) <= after):
             yield line[:-1]
 
 

@@ -74,7 +74,9 @@ class Running:
         return self.folder / "gateway.log"
 
     def log_lines(self) -> list[str]:
-        return self.log_path.read_text().splitlines()
+        """The whole lines: of one that is being written, only a part may be seen."""
+        *lines, _ = self.log_path.read_text().split("\n")
+        return lines
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Log entries of one kind."""

@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import stat
@@ -5,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -350,6 +352,33 @@ def test_what_is_put_away_while_a_log_is_read_is_read_once(tmp_path: Path) -> No
 
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= 7
+
+
+def test_a_line_that_is_written_while_it_is_read_is_left_for_the_next_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = jsonl(tmp_path)
+    file.append(entries("a", "b"), NOW)
+    path = tmp_path / "events.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+
+    class Watched(io.FileIO):
+        """A file whose writer goes on as soon as a reader has come to its end."""
+
+        def readinto(self, buffer: Any, /) -> int | None:
+            read = super().readinto(buffer)
+            if read == 0:
+                with open(path, "wb") as writer:
+                    writer.write(whole)
+            return read
+
+    monkeypatch.setattr(Path, "open", lambda path, _: io.BufferedReader(Watched(path)))
+    seen = [*file.lines(0)]
+    monkeypatch.undo()
+
+    assert seen == whole.splitlines()[:1]
+    assert [*file.lines(0)] == whole.splitlines()
 
 
 def test_processes_that_share_a_log_share_its_files(tmp_path: Path) -> None:
