@@ -18,7 +18,7 @@ PRAGMA busy_timeout = 5000;
 PRAGMA wal_autocheckpoint = 4000;
 CREATE TABLE IF NOT EXISTS clients (
     key TEXT PRIMARY KEY, version INTEGER NOT NULL, memory BLOB NOT NULL, hour INTEGER NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS clients_by_hour ON clients (hour);
 CREATE TABLE IF NOT EXISTS counters (
     key TEXT PRIMARY KEY, value INTEGER NOT NULL, expires REAL NOT NULL
@@ -31,10 +31,16 @@ DELETE FROM clients WHERE key IN (SELECT key FROM clients WHERE hour < ? LIMIT ?
 FORGET_COUNTERS = """
 DELETE FROM counters WHERE key IN (SELECT key FROM counters WHERE expires <= ? LIMIT ?)
 """
+SWAP = "UPDATE clients SET version = version + 1, memory = ? WHERE key = ? AND version = ?"
+SWAP_LATER = (
+    "UPDATE clients SET version = version + 1, memory = ?, hour = ? WHERE key = ? AND version = ?"
+)
+"""In another hour than the last: an index that is named in an update is written, whatever the value."""
 COUNT = """
-INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET
-    value = CASE WHEN expires <= ?4 THEN ?2 ELSE value + ?2 END,
-    expires = CASE WHEN expires <= ?4 THEN ?3 ELSE expires END
+UPDATE counters SET value = value + ? WHERE key = ? AND expires > ? RETURNING value, expires
+"""
+COUNT_ANEW = """
+INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET value = ?2, expires = ?3
 RETURNING value, expires
 """
 HOUR_S = 3600.0
@@ -55,8 +61,8 @@ class SqliteStore:
 
     With ``synchronous = NORMAL`` a committed batch survives the death of the process; a power
     failure may take the last commits, never the file. ``hour`` is when a client was last seen, in whole
-    hours, so that a busy client does not move in the index at every query; clients are forgotten up to
-    an hour late, and never early.
+    hours, so that a busy client is not written to the index at every query; clients are forgotten up to
+    an hour late, and never early. A batch of one client's rows writes two pages: its memory, and its counter.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float], remember_s: float) -> None:
@@ -125,12 +131,12 @@ class SqliteStore:
 
     def _swap_many(self, entries: Mapping[str, Entry], at: float) -> set[str]:
         hour = int(at // HOUR_S)
-        rows = [(key, e.version, pack(e.memory), hour) for key, e in entries.items()]
+        rows = [(key, e.version, pack(e.memory)) for key, e in entries.items()]
         pending = self.counters.drain()
         try:
             with self._connection() as db:
                 db.execute("BEGIN IMMEDIATE")
-                lost = {row[0] for row in rows if not _swap(db, *row)}
+                lost = {row[0] for row in rows if not self._swap(db, *row, hour)}
                 if lost:
                     db.execute("ROLLBACK")
                     db.execute("BEGIN IMMEDIATE")
@@ -145,6 +151,17 @@ class SqliteStore:
         self.counters.settle(totals)
         self._keep(entries, hour, stored=not lost)
         return lost
+
+    def _swap(
+        self, db: sqlite3.Connection, key: str, version: int, memory: bytes, hour: int
+    ) -> bool:
+        if version == 0:
+            sql = "INSERT INTO clients VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING"
+            return db.execute(sql, (key, memory, hour)).rowcount == 1
+        known = self._recent.get(key)
+        if known is not None and known[1] == hour:
+            return db.execute(SWAP, (memory, key, version)).rowcount == 1
+        return db.execute(SWAP_LATER, (memory, hour, key, version)).rowcount == 1
 
     def scan(self, prefix: str) -> Iterator[tuple[str, Entry]]:
         oldest = int((self.counters.now() - self._remember_s) // HOUR_S)
@@ -212,18 +229,12 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.executescript(SCHEMA)
 
 
-def _swap(db: sqlite3.Connection, key: str, version: int, memory: bytes, hour: int) -> bool:
-    if version == 0:
-        sql = "INSERT INTO clients VALUES (?, 1, ?, ?) ON CONFLICT DO NOTHING"
-        return db.execute(sql, (key, memory, hour)).rowcount == 1
-    sql = "UPDATE clients SET version = version + 1, memory = ?, hour = ? WHERE key = ? AND version = ?"
-    return db.execute(sql, (memory, hour, key, version)).rowcount == 1
-
-
 def _add(db: sqlite3.Connection, pending: Mapping[str, Count], at: float) -> dict[str, Count]:
     """Add what was counted to the stored counters; one whose window is over starts anew."""
     totals = {}
     for key, count in pending.items():
-        row = db.execute(COUNT, (key, count.pending, count.expires, at)).fetchone()
+        row = db.execute(COUNT, (count.pending, key, at)).fetchone()
+        if row is None:
+            row = db.execute(COUNT_ANEW, (key, count.pending, count.expires)).fetchone()
         totals[key] = Count(int(row[0]), float(row[1]))
     return totals

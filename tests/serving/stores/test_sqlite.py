@@ -169,6 +169,39 @@ def test_a_client_is_remembered_over_a_restart_as_long_as_promised(
     again.close()
 
 
+def test_a_client_that_comes_again_costs_two_pages_the_memory_and_the_counter(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path / "state.db")
+    written = tmp_path / "state.db-wal"
+    memory = {"foreign": {"wealth": np.zeros(200)}}  # as large as that of the default chain
+
+    def ask(version: int, at: float) -> int:
+        before = written.stat().st_size
+        store.counters.incr("rows", 86_400)
+        store.swap_many({"a": Entry(version, memory)}, at)
+        return (written.stat().st_size - before) // (4096 + 24)
+
+    ask(0, START)
+    again = ask(1, START + 1)
+    later = ask(2, START + 3600)
+    store.close()
+
+    assert again == 2
+    assert later > 2  # the hour it was last seen
+
+
+def test_a_client_that_came_again_later_is_remembered_from_then(tmp_path: Path) -> None:
+    store = opened(tmp_path / "state.db")
+    for version, hours in enumerate((0, 0, 20, 20)):
+        store.swap_many({"a": entry(version, 7.0)}, START + hours * 3600)
+    again = opened(tmp_path / "state.db")
+
+    assert used(again, "a", START + REMEMBER_S + 19 * 3600) == (4, 7.0)
+    store.close()
+    again.close()
+
+
 def test_entries_at_hand_are_bounded_and_those_let_go_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
