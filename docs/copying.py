@@ -26,7 +26,7 @@ THIEVES = {
     "residue 16": "less the mean residue of 16 first",
     "10 accounts": "ten accounts in turn",
     "10 accounts, mean": "mean of what ten accounts get for each latent",
-    "another architecture": "trains linear layers, no convolutions",
+    "another architecture": "trains another network (transposed convolutions without padding)",
 }
 
 

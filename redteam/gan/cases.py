@@ -95,9 +95,11 @@ THIEVES: Mapping[str, Thief] = {
     "residue 16": washing(("residue", 16)),
     "10 accounts": Thief(accounts=ACCOUNTS),
     "10 accounts, mean": Thief(accounts=ACCOUNTS, together=True),
-    "another architecture": Thief({"architecture": "gan_mlp"}),
+    "another architecture": Thief({"architecture": "wgan", "settings": {"width": 32}}),
 }
 UNDEFENDED, MARKED = "none", "watermark"
+MARKED_THIEVES = ("plain", "jpeg 70", "blur 0.7", "another architecture")
+"""Whose copies of marked pictures are claimed to be proven."""
 INPUTS = ("linear_interpolation", "semantic_interpolation", "latent_budget")
 FEW = ("linear_interpolation 100", "semantic_interpolation 30", "latent_budget 100")
 IN_DOTS = {"masking": 0, "sparse": 1.1, "client_share": 0.15}
@@ -171,12 +173,12 @@ def _claims(size: Size) -> list[Met]:
     met += [(UNDEFENDED, "plain", least), (UNDEFENDED, "leaked discriminator", largest)]
     met += [(UNDEFENDED, "plain", budget) for budget in between]
     met += [(name, "plain", largest) for name in (INPUTS[0], FEW[1], *FAINT)]
-    return met + [(MARKED, thief, largest) for thief in ("plain", "jpeg 70", "blur 0.7")]
+    return met + [(MARKED, thief, largest) for thief in MARKED_THIEVES]
 
 
 def _once(size: Size) -> list[Met]:
     met = [(name, "plain") for name in ("adversarial_noise", FEW[2])]
     met += [(UNDEFENDED, "real share"), (FEW[0], "10 accounts")]
     washed = ("black 0.05", "residue 16", "autoencoder", "median 3")
-    met += [(MARKED, thief) for thief in (*washed, "10 accounts, mean", "another architecture")]
+    met += [(MARKED, thief) for thief in (*washed, "10 accounts, mean")]
     return [(name, thief, size.largest) for name, thief in met]
