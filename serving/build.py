@@ -119,8 +119,13 @@ def open_events(
     )
 
 
-def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
-    """Load a model's victim and plug-ins; this is what takes time."""
+def load_pipeline(
+    name: str, model: Model, settings: Settings, *, to_calibrate: bool = False
+) -> Pipeline:
+    """Load a model's victim and plug-ins; this is what takes time.
+
+    Detectors that have not learned are told to the operator, unless they are there ``to_calibrate``.
+    """
     device, secret = device_of(settings.device), secret_of(settings)
     model.victim.load(Setup(device, secret))
     victim = model.victim
@@ -133,7 +138,10 @@ def load_pipeline(name: str, model: Model, settings: Settings) -> Pipeline:
         victim=victim,
         model=name,
     )
-    _load_detectors(name, model, setup)
+    unlearned = _load_detectors(name, model, setup)
+    for detector in () if to_calibrate else unlearned:
+        remedy = "run: mantlet calibrate CONFIG --benign FILE"
+        log.warning("detector_observes_only", model=name, detector=detector, remedy=remedy)
     explaining = None
     if model.explain is not None:
         explainer = victim.explainer(model.explain, secret)
@@ -166,18 +174,12 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _load_detectors(name: str, model: Model, setup: Setup) -> None:
-    """Each with what it learned; one that should have learned and has not is told to the operator."""
+def _load_detectors(name: str, model: Model, setup: Setup) -> list[str]:
+    """Each with what it learned; the names of those that should have learned and have not."""
     learned = _calibrations(name, model)
     for detector in model.detectors:
         detector.load(replace(setup, calibration=learned.get(detector.name)))
-        if detector.needs_calibration and detector.name not in learned:
-            log.warning(
-                "detector_observes_only",
-                model=name,
-                detector=detector.name,
-                remedy="run: mantlet calibrate CONFIG --benign FILE",
-            )
+    return [d.name for d in model.detectors if d.needs_calibration and d.name not in learned]
 
 
 def _warn_of_bare_maps(name: str, model: Model) -> None:

@@ -67,7 +67,8 @@ def calibrate_model(
     path = _target(model, name)
     if tier:
         require_tier(settings, tier)
-    pipeline = build.load_pipeline(name, model.model_copy(update={"calibration": None}), settings)
+    bare = model.model_copy(update={"calibration": None})
+    pipeline = build.load_pipeline(name, bare, settings, to_calibrate=True)
     victim = pipeline.victim
     try:
         inputs = _drawn(victim, name) if inputs is None else inputs

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import re
 import threading
 from collections.abc import Coroutine, Mapping
@@ -320,7 +321,9 @@ class UpstreamVictim(VictimPlugin):
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 # no connection came about, so nothing was computed or charged: safe to try again
                 if attempt == RETRIES:
-                    raise VictimError(f"upstream '{url}' cannot be reached: {error}") from error
+                    raise VictimError(
+                        f"upstream '{url}' cannot be reached: {_unreached(error)}; is it running?"
+                    ) from error
                 await asyncio.sleep(0.05 * 2**attempt)
             except TimeoutError as error:
                 raise VictimTimeout(f"upstream '{url}' took over {self.timeout_s} s") from error
@@ -434,6 +437,14 @@ def _pick(
 
 class _NotThere(VictimError):
     """The upstream does not know the path, or what it is asked for there."""
+
+
+def _unreached(error: aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError) -> str:
+    """Why no connection came about, in the system's words where it has some."""
+    cause = getattr(error, "os_error", None)
+    if isinstance(cause, ConnectionError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    return str(getattr(cause, "strerror", None) or error)
 
 
 def _raise_for_status(status: int, url: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from PIL import Image
 
 from mantlet.data import Images
@@ -129,9 +130,11 @@ def test_a_calibration_that_does_not_exist_yet_is_no_mistake(
     loaded = load(root, tmp_path)
     assert not (tmp_path / "new.safetensors").exists()
 
-    calibrate_model(loaded, "mnist", digits.x[:600])
+    with structlog.testing.capture_logs() as logged:
+        calibrate_model(loaded, "mnist", digits.x[:600])
 
     assert (tmp_path / "new.safetensors").exists()
+    assert not [entry for entry in logged if entry["log_level"] == "warning"]
 
 
 def test_a_model_must_be_named_where_there_are_several(root: Path, tmp_path: Path) -> None:
