@@ -165,6 +165,12 @@ class Floor(Section):
     least: float | None = None
     most: float | None = None
 
+    @model_validator(mode="after")
+    def _holds_something(self) -> "Floor":
+        if self.least is None and self.most is None:
+            raise ValueError("has neither least nor most; nothing could miss it")
+        return self
+
     def misses(self, record: Mapping[str, Any]) -> str:
         """In words, how a record misses the floor; nothing where it does not."""
         named = record["defense"] == self.defense
@@ -233,7 +239,22 @@ class Plan(Section):
             self._require("floors.defense", (floor.defense,), self.defenses)
             self._require("floors.attackers", floor.attackers, self.attackers)
             self._require("floors.victims", floor.victims, self.victims)
+            self._require_thefts(floor)
         return self
+
+    def _require_thefts(self, floor: Floor) -> None:
+        """Raise for a floor, or a name in it, that no theft is held to: it would pass unmeasured."""
+        held = [cell for cell in self._all() if cell.defense == floor.defense]
+        if floor.victims:
+            held = [cell for cell in held if cell.victim in floor.victims]
+        met = {cell.attacker for cell in held} | {cell.victim for cell in held}
+        lacking = [name for name in (*floor.attackers, *floor.victims) if name not in met]
+        if lacking or not held:
+            who = f"'{lacking[0]}'" if lacking else "nobody"
+            raise ValueError(
+                f"floors: no theft is held to that of '{floor.defense}' for {who}, so it would pass"
+                " unmeasured; mend the floor, or 'against' and 'victims' of the attacker"
+            )
 
     @staticmethod
     def _require(where: str, names: Sequence[str], known: Mapping[str, object]) -> None:

@@ -31,7 +31,7 @@ def oracle_of(
     oracle = Capped(oracle, cell.budget)
     if stock is not None and attacker.cover:
         oracle = Mixing(oracle, stock, share=attacker.cover, generator=generator)
-    if attacker.repeats > 1:
+    if attacker.repeats > 1 or attacker.jitter:
         oracle = Averaging(
             oracle, times=attacker.repeats, jitter=attacker.jitter, generator=generator
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mantlet import weights
 from mantlet.data import Images
-from mantlet.errors import MantletError, TargetError
+from mantlet.errors import MantletError
 from redteam import measures
 from redteam.attacks.attack import Attack, Loot, Progress
 from redteam.attacks.gan import GanTheft
@@ -258,7 +258,7 @@ def _agreement(answers: Tensor, inputs: Tensor, target: Target, key: str) -> dic
     with target.account(key or None) as judge:
         try:
             named = judge.query(inputs)
-        except (Refused, Cut, TargetError) as error:
+        except (MantletError, Refused, Cut) as error:
             return {"rows_asked_to_judge": judge.rows, "agreement_missing": str(error)}
     labels = named if named.ndim == 1 else named.argmax(dim=1)
     agreement = round(measures.accuracy(answers, labels), 5)

@@ -1,6 +1,7 @@
 """What the command line says of one theft, checked before anything is sent."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -144,7 +145,7 @@ def prepared(order: Order) -> tuple[Target, Thief, Images]:
     attack = parse_attack(order.name, order.set, label_only=order.label_only)
     require_own(order.out)
     target = order.aim
-    model = look(target)
+    model = look(target, order.eval_key)
     judged = pictures(order.judges, "eval", model, split="test", rows=parse_rows(order.eval_rows))
     if judged.y is None:
         raise ConfigError(
@@ -173,7 +174,13 @@ def _means(order: Order, attack: Attack, model: Model | None, judged: Images) ->
         pool = rows_of(order.surrogate, "surrogate", model, **order.choice)
     assert judged.y is not None
     told = model.classes if model is not None else None
-    classes = order.classes or told or int(judged.y.max()) + 1
+    most = int(judged.y.max())
+    classes = order.classes or told or most + 1
+    if most >= classes:
+        raise ConfigError(
+            f"eval '{order.judges}' has label {most}, the target {classes} classes; give pictures of the"
+            " target's classes, numbered from 0"
+        )
     means = Means(pool, classes, *clone_of(order, judged.x.shape[1:]))
     try:
         means.network(torch.Generator().manual_seed(0)).eval()(torch.from_numpy(judged.x[:1]))
@@ -249,10 +256,11 @@ def read_keys(keys: Sequence[str], file: Path | None) -> list[str]:
     return [*keys, *found]
 
 
-def look(target: Target) -> Model | None:
+def look(target: Target, judge: str = "") -> Model | None:
     """What the target says of the model, asked with every key; nothing where it speaks V1 alone.
 
-    Raises `ConfigError` for a key that it does not know, and where it denies all accounts.
+    Raises `ConfigError` for a key that it does not know, that of the ``judge`` too, and where it denies
+    all accounts.
     """
     found, refused = [], []
     for key in target.credentials:
@@ -265,6 +273,9 @@ def look(target: Target) -> Model | None:
                 if target.protocol != "v1":
                     raise
                 return None
+    if judge and target.protocol != "v1":
+        with target.account(judge) as account, suppress(Refused):  # one that is denied asks nothing
+            account.describe()
     if not found:
         raise ConfigError(f"{refused[0]}; give a key of an account that is not denied")
     return found[0]

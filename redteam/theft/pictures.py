@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mantlet import architectures, likeness
 from mantlet.data import parse_rows
-from mantlet.errors import ConfigError, TargetError
+from mantlet.errors import ConfigError, MantletError
 from mantlet.translation_training import translated
 from redteam.attacks.attack import Progress
 from redteam.attacks.translation import I2i, Learned, PictureMeans
@@ -27,7 +27,7 @@ def prepared(order: Order) -> tuple[Target, Thief, Tensor]:
     attack = validated(I2i, parsed(order.set))
     require_own(order.out)
     target = order.aim
-    model = look(target)
+    model = look(target, order.eval_key)
     if model is not None and (model.classes is not None or len(model.shape) != 3):
         raise ConfigError(
             f"model '{order.model}' makes no pictures of pictures; attack 'i2i' is for one that translates"
@@ -106,7 +106,7 @@ def _beside_target(clone: nn.Module, inputs: Tensor, target: Target, key: str) -
     with target.account(key or None) as judge:
         try:
             wanted = judge.query(inputs)
-        except (Refused, Cut, TargetError) as error:
+        except (MantletError, Refused, Cut) as error:
             return {"rows_asked_to_judge": judge.rows, "psnr_missing": str(error)}
     made = translated(clone, inputs)
     if made.shape != wanted.shape:

@@ -70,6 +70,11 @@ def test_paths_are_relative_to_the_plan_or_begin_with_a_folder(tmp_path: Path) -
         ({"attackers": {"a": {"attack": "knockoff", "cunning": 3}}}, "unknown setting"),
         ({"defenses": {"a": {"gateway": "g.yaml", "defenses": ["rounding"]}}}, "in the gateway's"),
         ({"floors": [{"defense": "non", "measure": "l1", "most": 1}]}, "did you mean 'none'"),
+        ({"floors": [{"defense": "none", "measure": "l1"}]}, "neither least nor most"),
+        (
+            {"floors": [{"defense": "none", "attackers": ["many"], "measure": "l1", "most": 1}]},
+            "no theft is held to that of 'none' for 'many'",
+        ),
         ({"attackers": {"a": {"attack": "knockoff", "undo": "bayes"}}}, "'none' has no defenses"),
         ({"attackers": {"a": {"attack": "knockoff", "data": "none"}}}, "'knockoff' needs pictures"),
         (

@@ -75,6 +75,18 @@ def test_accounts_are_used_in_turn_or_one_by_one(shipped_victim: TorchVictim, ro
     assert kinds == [Split, Rotate]
 
 
+def test_a_thief_may_ask_once_about_a_changed_picture(
+    shipped_victim: TorchVictim, rows: Tensor
+) -> None:
+    told = []
+    for who in (attacker(), attacker(jitter=0.3)):
+        house, generator = House(Pipeline(shipped_victim)), torch.Generator().manual_seed(0)
+        told.append(oracle_of(who, house, CELL, stock=None, generator=generator).query(rows[:8]))
+
+    assert told[0].shape == told[1].shape
+    assert not torch.equal(*told)
+
+
 def test_the_attack_sends_requests_of_the_plan_and_trains_as_it_says(root: Path) -> None:
     found = plan.load(root / "configs/bench/smoke.yaml", {"work": root})
     plain = attack_of(found, attacker(), "none")

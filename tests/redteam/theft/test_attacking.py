@@ -60,6 +60,17 @@ def report(out: Path) -> dict[str, Any]:
     return told
 
 
+def test_a_key_that_judges_no_more_costs_the_agreement_and_not_the_clone(
+    running: Running, digits: Images, judged: Images, tmp_path: Path
+) -> None:
+    told = steal(aim(running), thief(digits, 64, steps=2), judged, tmp_path, ask_with="mk_revoked")
+
+    assert told == report(tmp_path)
+    assert "refuses the key" in told["agreement_missing"]
+    assert told["clone_accuracy"] is not None
+    assert (tmp_path / CLONE).is_file()
+
+
 def test_a_clone_is_stolen_judged_and_written(
     running: Running,
     digits: Images,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,6 +86,7 @@ def test_a_clone_that_nobody_named_takes_the_pictures_that_there_are(
         ({"clone": "resnet", "clone_set": ["blocks=1"]}, "'resnet' does not take pictures of"),
         ({"set": ["training.steps=0"]}, "'knockoff': training.steps: Input should be greater"),
         ({"set": ["batches=3"]}, "batches: is no setting; did you mean 'batch'"),
+        ({"eval_key": "mk_nobody"}, "refuses the key"),
         ({"set": ["batch"]}, "setting 'batch': write it as field=value"),
         ({"set": ["batch=[1"]}, "is not YAML"),
     ],
@@ -147,6 +149,16 @@ def test_pictures_of_another_shape_are_named_with_the_models(
 def test_a_clone_cannot_be_judged_without_labels(options: dict[str, Any], files: Path) -> None:
     with pytest.raises(ConfigError, match=r"eval '.*bare.npz' has no labels"):
         prepared(Order.of(**options | {"eval": files / "bare.npz"}))
+
+
+def test_pictures_of_classes_that_the_target_lacks_do_not_judge(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "many.npz", x_test=np.zeros((2, 28, 28), np.uint8), y_test=[3, 241])
+    with pytest.raises(
+        ConfigError, match=r"eval '.*many.npz' has label 241, the target 10 classes"
+    ):
+        prepared(Order.of(**options | {"eval": tmp_path / "many.npz"}))
 
 
 def test_a_target_that_is_down_is_told(options: dict[str, Any]) -> None:
