@@ -72,7 +72,7 @@ class Admission:
         secret: bytes,
     ) -> None:
         self._identity = identity
-        self._deny, self._allow = _placed(identity.deny), _placed(identity.allow)
+        self._deny, self._allow = placed(identity.deny), placed(identity.allow)
         self._keys = keys
         self._secret = secret
         self._counters = counters
@@ -225,7 +225,7 @@ def place_of(address: str) -> str:
     return f"{IPv6Address(int(given) >> 64 << 64)}/64"
 
 
-def _placed(names: Sequence[str]) -> frozenset[str]:
+def placed(names: Sequence[str]) -> frozenset[str]:
     """Names of clients, with addresses as clients are told apart by them."""
     return frozenset(
         ADDRESS + place_of(name.removeprefix(ADDRESS)) if name.startswith(ADDRESS) else name

@@ -23,7 +23,7 @@ class Watch(BaseModel):
     within_s: PositiveFloat = 3600.0
     """What of late means, in seconds."""
     hold: bool = True
-    """While traffic drifts, the scores that drift accuse nobody."""
+    """While traffic drifts, the scores that drift accuse nobody, and no campaign is called; else a drift is only told."""
     majority: Annotated[float, Field(ge=0.5, lt=1)] = 0.5
     """Share of these clients whose scores must have risen beyond what is tolerated."""
 

@@ -9,7 +9,7 @@ from serving.admission import Client
 from serving.events.kinds import Override, Unban
 from serving.folding import ANSWERED, EVIDENCE, HISTORY, POLICY, Memory, rows_before
 from serving.gateway import Gateway
-from serving.policy import override
+from serving.policy import end_of_refusal, override
 from serving.service import Service
 from serving.settings import require_tier
 
@@ -21,8 +21,8 @@ class Change(BaseModel):
 
     ``unban`` says that the client is honest: refusal, alarms, evidence and a level set by hand are gone, the
     count of its rows stays. ``acknowledge`` notes that somebody has looked. ``level`` names the level of the policy at
-    which it is treated whatever the detectors say; ``null`` takes that back. ``tier`` is given to all of
-    the client's keys.
+    which it is treated whatever the detectors say; ``null`` takes that back; either ends a refusal,
+    and the level decides anew. ``tier`` is given to all of the client's keys.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +86,8 @@ def _set_tier(service: Service, who: Client, tier: str) -> None:
 
 def _change_at(service: Service, gateway: Gateway, who: Client, wanted: Change) -> None:
     """Change what one model remembers of a client, and record it."""
-    subject = {"client": who.id, "name": who.name, "tier": who.tier, "by": BY}
+    who_and_where = {"client": who.id, "name": who.name, "tier": who.tier, "model": gateway.name}
+    subject = {**who_and_where, "by": BY}
     if wanted.unban:
         gateway.amend(who.id, _forgiven)
         service.events.record(Unban(**subject))
@@ -97,8 +98,10 @@ def _change_at(service: Service, gateway: Gateway, who: Client, wanted: Change) 
         service.events.record(done)
     if "level" in wanted.model_fields_set:
         name = np.frombuffer(wanted.level.encode(), np.uint8) if wanted.level else None
-        before = gateway.amend(who.id, lambda memory: _with_policy(memory, "override", name))
+        before = gateway.amend(who.id, lambda memory: _at_level(memory, name))
         was = override(before.get(POLICY, {})) or None
+        if end_of_refusal(before) > service.clock():
+            service.events.record(Unban(**subject))
         done = Override(**subject, setting="level", before=was, after=wanted.level)
         service.events.record(done)
 
@@ -109,6 +112,11 @@ def _forgiven(memory: Memory) -> Memory:
     kept = {n: state for n, state in memory.items() if n == HISTORY or n.startswith(ANSWERED)}
     rows = np.array([rows_before(memory), 0], dtype=np.int64)
     return {**kept, EVIDENCE: {"wealth": np.zeros((0, 0)), "rows": rows}}
+
+
+def _at_level(memory: Memory, name: np.ndarray | None) -> Memory:
+    """With a level set by hand, or none, and without the refusal that another level began."""
+    return _with_policy(_with_policy(memory, "denied_until", None), "override", name)
 
 
 def _with_policy(memory: Memory, field: str, value: np.ndarray | None) -> Memory:

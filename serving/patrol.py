@@ -56,7 +56,8 @@ def look(
 ) -> Found:
     """One look over the memories of a model's clients; nothing is changed.
 
-    While traffic drifts no campaign is called: all clients would seem to be parts of one.
+    While traffic drifts no campaign is called where ``watch`` has the hold: all clients would seem to be parts of one.
+    Without the hold accounts have no vote on what is normal, and a thief who owns most of them is called.
     """
     late = Lately(pipeline.fold, watch, at)
 
@@ -69,7 +70,8 @@ def look(
     before, typical = drift_of(shared, pipeline), late.typical()
     drifts = before if typical is None else drifting(typical, before)
     looks = int(shared[TURN]["looks"][0]) if TURN in shared else 1
-    campaigns = [] if drifts.any() else find(crowd, pipeline, search, looks=looks, pause=pause)
+    silent = watch.hold and drifts.any()
+    campaigns = [] if silent else find(crowd, pipeline, search, looks=looks, pause=pause)
     return Found(len(crowd.clients), int(crowd.rows.sum()), campaigns, typical, drifts)
 
 

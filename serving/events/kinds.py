@@ -130,6 +130,8 @@ class Unban(Subject):
     """A refusal was lifted before its time."""
 
     kind: Literal[EventKind.UNBAN] = EventKind.UNBAN
+    model: Text | None = None
+    """At which model; none of a log in which that was not told."""
     by: Text
     """Who decided."""
 
@@ -138,6 +140,8 @@ class Override(Subject):
     """An operator decided something about a client."""
 
     kind: Literal[EventKind.OVERRIDE] = EventKind.OVERRIDE
+    model: Text | None = None
+    """At which model; none for a tier, which holds at all."""
     setting: Text
     """What was set, such as ``tier`` or ``level``."""
     before: Text | None

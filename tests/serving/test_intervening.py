@@ -129,6 +129,42 @@ def test_a_level_set_by_hand_holds_until_it_is_taken_back(watched: Service) -> N
     assert told == [(None, "watched"), ("watched", None)]
 
 
+def test_a_milder_level_by_hand_ends_the_refusal(watched: Service) -> None:
+    client = banned(watched)
+    change(watched, client, Change(level="watched"))
+
+    assert standing(watched, client)["denied_until"] is None
+    assert ask(watched, "thief", 0.0, 1) == client
+    assert standing(watched, client)["level"] == "watched"
+    assert [e.model for e in recorded(watched, EventKind.UNBAN) if isinstance(e, Unban)] == [
+        "mnist"
+    ]
+
+
+def test_a_refusal_by_hand_is_over_when_it_is_taken_back(watched: Service) -> None:
+    client = ask(watched, "honest", 0.0, 4)
+    change(watched, client, Change(level="banned"))
+    with pytest.raises(RequestError):
+        ask(watched, "honest", 0.0, 1)
+    change(watched, client, Change(level=None))
+
+    assert ask(watched, "honest", 0.0, 1) == client
+    assert standing(watched, client)["level"] == "normal"
+
+
+def test_who_is_in_alarm_is_refused_again_when_a_milder_level_is_taken_back(
+    watched: Service,
+) -> None:
+    client = banned(watched)
+    change(watched, client, Change(level="normal"))
+    ask(watched, "thief", 0.0, 1)
+    change(watched, client, Change(level=None))
+    with pytest.raises(RequestError) as refused:
+        ask(watched, "thief", 0.0, 1)
+
+    assert refused.value.status == 403
+
+
 def test_a_tier_is_given_to_all_keys_of_the_client(watched: Service) -> None:
     client = ask(watched, "acme", 0.0, 1)
     watched.admission._keys.create("acme", "default", 0.0)

@@ -203,7 +203,19 @@ def test_without_the_hold_all_of_them_would_be_accused(scene: Scene) -> None:
         patrol.round()
 
     assert len(scene.alarmed(EVIDENCE)) > 60
-    assert not scene.alarmed(CAMPAIGN)
+
+
+@pytest.mark.parametrize(("hold", "found"), [(False, set(THIEVES)), (True, set())])
+def test_without_the_hold_thieves_cannot_vote_their_campaign_away(
+    scene: Scene, hold: bool, found: set[str]
+) -> None:
+    """Most of the clients of late are thieves."""
+    scene.ask(HONEST[:10], 0.04, 30)
+    scene.ask(THIEVES, 0.6, 26)
+    scene.patrol(hold=hold).round()
+
+    assert scene.metric("mantlet_drift") == 1
+    assert scene.alarmed(CAMPAIGN) == found
 
 
 def test_a_tenth_of_thieves_is_no_drift_and_is_accused(scene: Scene) -> None:

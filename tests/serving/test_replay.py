@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mantlet.errors import ConfigError
-from serving.events.kinds import Unban
+from mantlet.errors import ConfigError, RequestError
+from serving.events.kinds import Standing, Unban
 from serving.policy import Level
 from serving.replay import Treated, replay
 from serving.service import Service
@@ -154,3 +155,83 @@ def test_clients_on_the_allow_list_are_replayed_as_such(tmp_path: Path) -> None:
 
     assert thief.would == ["normal"]
     assert thief.would_deny_until is None
+
+
+def test_the_refusals_that_were_change_nothing(tmp_path: Path) -> None:
+    ready = service(tmp_path, identity={"open": False})
+    levels = (Level(name="normal"), Level(name="out", alarm=True, deny_s=60))
+    load(ready, detectors=[bright()], levels=levels)
+    with pytest.raises(RequestError):
+        ask(ready, "thief", 1.0, 16)
+    ready.close()
+    same = "policy:\n- {name: normal}\n- {name: out, alarm: true, deny_s: 60}\n"
+    [thief] = replay(tmp_path / "events.jsonl", policy(tmp_path, same))
+    milder = "policy:\n- {name: normal}\n- {name: out, alarm: true}\n"
+    [spared] = replay(tmp_path / "events.jsonl", policy(tmp_path, milder))
+
+    assert thief.was_denied_until == thief.would_deny_until == 1060.0
+    assert not thief.differs
+    assert spared.differs
+
+
+def test_an_agreement_is_sized_by_the_curve_of_the_config(tmp_path: Path) -> None:
+    ready = service(tmp_path)
+    about = {"client": "c", "name": "n", "tier": "free", "model": "mnist", "weights": ""}
+    for rows in (10, 10_000):
+        event = Standing(**about, rows=rows, suspicion=0.1, step=0.1, level="normal")
+        ready.events.record(event)
+    ready.events.close()
+    [spent] = replay(tmp_path / "events.jsonl", SHIPPED)
+
+    assert spent.would == ["normal", "spent"]
+
+
+def test_an_agreement_without_a_curve_is_refused(tmp_path: Path) -> None:
+    bare = "policy:\n- {name: a}\n- {name: b, agreement: 0.8}\n"
+    with pytest.raises(ConfigError, match="level 'b' has an agreement"):
+        replay(logged(tmp_path), policy(tmp_path, bare))
+
+
+@pytest.mark.parametrize("allow", [["thief"], []])
+def test_a_config_brings_its_own_allow_list(tmp_path: Path, allow: list[str]) -> None:
+    log = logged(tmp_path)
+    raw = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    raw["identity"]["allow"] = allow
+    raw["models"]["mnist"]["policy"] = [{"name": "a"}, {"name": "b", "alarm": True}]
+    raw["models"]["mnist"]["detectors"] = []
+    found = by_name(replay(log, policy(tmp_path, yaml.safe_dump(raw))))
+
+    assert found["thief"].would[-1] == ("a" if allow else "b")
+
+
+@pytest.mark.parametrize("text", ["policy: []\n", "without"])
+def test_without_levels_all_would_be_treated_alike(tmp_path: Path, text: str) -> None:
+    log = logged(tmp_path)
+    if text == "without":
+        raw = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+        del raw["models"]["mnist"]["policy"]
+        text = yaml.safe_dump(raw)
+    found = by_name(replay(log, policy(tmp_path, text)))
+
+    assert found["thief"].would == ["all"]
+
+
+def test_an_unban_at_one_model_ends_no_refusal_at_another(tmp_path: Path) -> None:
+    ready = service(tmp_path)
+    about = {
+        "client": "c",
+        "name": "n",
+        "tier": "default",
+        "model": "mnist",
+        "weights": "",
+        "rows": 9,
+    }
+    for suspicion, model in ((1.0, "other"), (0.1, "mnist"), (0.1, None)):
+        ready.events.record(Standing(**about, suspicion=suspicion, step=suspicion, level="normal"))
+        ready.events.record(Unban(client="c", name="n", tier="default", by="me", model=model))
+    ready.events.record(Standing(**about, suspicion=0.1, step=0.1, level="normal"))
+    ready.events.close()
+    held = "policy:\n- {name: a}\n- {name: b, suspicion: 0.9, hold_s: 60}\n"
+    [one] = replay(tmp_path / "events.jsonl", policy(tmp_path, held))
+
+    assert one.would == ["b", "a"]
