@@ -9,9 +9,10 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         cases, gateway = start(stack, folder, given.seconds)
-        measured = rounds(cases, given.rounds)
+        seen = rounds(cases, given.rounds)
         results = {
             "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
             "settings": {"seconds": given.seconds, "rounds": given.rounds},
             "versions": servers.versions(),
-            "cases": {name: asdict(result) for name, result in measured.items()},
+            "cases": {name: asdict(median(runs)) for name, runs in seen.items()},
             "memory_mb": round(gateway.memory_mb, 1),
             "stages": servers.stages(gateway),
         }
         stack.close()
         results |= clients.measure(folder, given.clients, given.seconds, given.rounds)
-        results["ratios"] = ratios(measured)
+        results["ratios"] = ratios(seen)
         results["missed"] = missed(results)
         servers.dump(given.out, results)
 
@@ -168,8 +169,8 @@ def bodies(folder: Path, name: str, requests: np.ndarray) -> dict[str, Path]:
     return paths
 
 
-def rounds(cases: Mapping[str, Run], count: int) -> dict[str, Measured]:
-    """Every case once a round, forwards and backwards in turn: medians over rounds."""
+def rounds(cases: Mapping[str, Run], count: int) -> dict[str, list[Measured]]:
+    """Every case once a round, forwards and backwards in turn."""
     seen: dict[str, list[Measured]] = {name: [] for name in cases}
     with Progress() as bar:
         task = bar.add_task("measuring", total=count * len(cases))
@@ -178,22 +179,29 @@ def rounds(cases: Mapping[str, Run], count: int) -> dict[str, Measured]:
                 bar.update(task, description=name)
                 seen[name].append(run())
                 bar.advance(task)
-    return {
-        name: Measured(
-            per_s=round(statistics.median(r.per_s for r in runs), 1),
-            p50_ms=round(statistics.median(r.p50_ms for r in runs), 3),
-            p99_ms=round(statistics.median(r.p99_ms for r in runs), 3),
-        )
-        for name, runs in seen.items()
-    }
+    return seen
 
 
-def ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
-    """What the claims are about; above 1 the gateway does better, but for latency shares."""
+def median(runs: Sequence[Measured]) -> Measured:
+    """Of each number by itself."""
+    return Measured(
+        per_s=round(statistics.median(r.per_s for r in runs), 1),
+        p50_ms=round(statistics.median(r.p50_ms for r in runs), 3),
+        p99_ms=round(statistics.median(r.p99_ms for r in runs), 3),
+    )
 
-    def faster(one: str, other: str) -> float:
-        return round(measured[one].per_s / measured[other].per_s, 3)
 
+def ratios(seen: Mapping[str, Sequence[Measured]]) -> dict[str, float]:
+    """What the claims are about; above 1 the gateway does better, but for latency shares.
+
+    Each is the median of the ratios within a round: a machine that is slower for a while slows both.
+    """
+
+    def of(field: str, one: str, other: str) -> float:
+        pairs = zip(seen[one], seen[other], strict=True)
+        return round(statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs), 3)
+
+    faster, middle, slowest = (partial(of, field) for field in ("per_s", "p50_ms", "p99_ms"))
     named = {
         "json 32: gateway / bare": faster("gateway json 32", "bare json 32"),
         "npy 32: gateway / bare": faster("gateway npy 32", "bare json 32"),
@@ -207,15 +215,12 @@ def ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
         named[f"{kind} 32: all detectors / chain off"] = faster(
             f"all detectors {kind} 32", f"chain off {kind} 32"
         )
-        named[f"{kind}, 32 rows a batch: all detectors / chain off"] = faster(
+        named[f"{kind}, {ROWS} rows a batch: all detectors / chain off"] = faster(
             f"all detectors {kind} {ROWS} rows", f"chain off {kind} {ROWS} rows"
         )
-        on, bare = measured[f"gateway {kind} 32"], measured["bare json 32"]
-        named[f"{kind} 32: p99 gateway / bare"] = round(on.p99_ms / bare.p99_ms, 3)
-        on, bare = measured[f"gateway {kind} 1"], measured["bare json 1"]
-        named[f"{kind} 1: p50 gateway / bare"] = round(on.p50_ms / bare.p50_ms, 3)
-    on, bare = measured["gateway npy 1"], measured["bare npy 1"]
-    named["npy 1: p50 gateway / bare with a route for npy"] = round(on.p50_ms / bare.p50_ms, 3)
+        named[f"{kind} 32: p99 gateway / bare"] = slowest(f"gateway {kind} 32", "bare json 32")
+        named[f"{kind} 1: p50 gateway / bare"] = middle(f"gateway {kind} 1", "bare json 1")
+    named["npy 1: p50 gateway / bare with a route for npy"] = middle("gateway npy 1", "bare npy 1")
     return named
 
 
