@@ -8,11 +8,15 @@ from time import monotonic
 
 import structlog
 
+from detectors.sketch import Sketch
 from mantlet.errors import MantletError, VictimError
+from mantlet.plugin import EvidenceDetector
 from serving import build
 from serving.app import wall_clock
 from serving.keys import HASHED, KeyFile
-from serving.settings import Settings
+from serving.pipeline import Pipeline
+from serving.policy import Level
+from serving.settings import Model, Settings
 from serving.stores import open_store
 
 
@@ -97,17 +101,34 @@ def _check_model(settings: Settings, name: str, report: Report) -> None:
     with _warnings_to(report, f"models.{name}"):
         try:
             pipeline = build.load_pipeline(name, model, settings)
-            deaf = [lv.name for lv in model.policy if lv.suspicion or lv.alarm]
-            if deaf and not pipeline.fold.enforcing:
-                report.warnings.append(
-                    f"models.{name}.policy: no detector enforces, so level '{deaf[0]}' never holds"
-                )
+            report.warnings += [
+                f"models.{name}.policy: level '{level.name}' never holds: nothing that it listens to can speak;"
+                " calibrate a detector, or let campaigns be searched for"
+                for level in model.policy
+                if not _may_hold(level, pipeline, model)
+            ]
         except VictimError as error:
             report.warnings.append(f"models.{name}.victim: {error}; serve waits until it answers")
         except MantletError as error:
             report.mistakes.append(f"models.{name}: {error}")
         finally:
             model.victim.close()
+
+
+def _may_hold(level: Level, pipeline: Pipeline, model: Model) -> bool:
+    """Whether one of a level's conditions may ever be met, by what was calibrated."""
+    fold = pipeline.fold
+    told = {d.name for d in fold.tested}
+    silent = {d.name for d in model.detectors if isinstance(d, EvidenceDetector)} - told
+    near = any(isinstance(d, Sketch) and d.enforces for d in model.detectors)
+    searched = model.campaigns.every_s is not None and (bool(told) or near)
+    return (
+        level.unconditional
+        or (level.rows or level.agreement) is not None
+        or bool(level.signals.keys() - silent)
+        or (level.campaign and searched)
+        or (bool(fold.enforcing) and bool(level.suspicion or level.alarm))
+    )
 
 
 @contextmanager

@@ -169,8 +169,8 @@ class Gateway:
         try:
             now = self._clock()
             standing, known_at = self._standings.get(client.id, (None, now))
-            # what is not the first level may have been lifted elsewhere
-            if standing is None or (standing.punished and now > known_at + RECHECK_S):
+            # what is not the first level may have been lifted elsewhere, and a clock be set back
+            if standing is None or (standing.punished and abs(now - known_at) > RECHECK_S):
                 standing = await asyncio.get_running_loop().run_in_executor(
                     None, self._standing, client.id
                 )

@@ -152,10 +152,14 @@ class Patrol:
     def _take_turn(self, shared: Memory) -> Memory | None:
         """What is shared, with our turn in it; none while another replica has its turn."""
         now, turn = self._clock(), shared.get(TURN)
-        if turn is not None and now < turn["until"][0] and turn["whose"][0] != self._whose:
+        lasts_s = 0.9 * (self._search.every_s or 0.0)
+        left_s = (
+            turn["until"][0] - now if turn is not None else 0.0
+        )  # of a clock that was set back, more than it lasts
+        if turn is not None and 0 < left_s <= lasts_s and turn["whose"][0] != self._whose:
             return None
         looks = int(turn["looks"][0]) + 1 if turn is not None else 1
-        until = now + 0.9 * (self._search.every_s or 0.0)
+        until = now + lasts_s
         taken = {
             "until": np.array([until]),
             "whose": np.array([self._whose]),

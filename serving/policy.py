@@ -37,7 +37,6 @@ def _rate(value: object) -> str:
 
 
 RateText = Annotated[str, BeforeValidator(_rate)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Some = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -52,7 +51,7 @@ class Level(BaseModel):
 
     name: str
     """What the level is called."""
-    suspicion: Share | None = None
+    suspicion: Some | None = None
     """It holds from this suspicion on: the largest of all detectors that enforce."""
     alarm: bool = False
     """It holds once a detector that enforces has alarmed."""

@@ -183,6 +183,32 @@ def test_a_calibration_of_other_weights_is_a_warning_with_a_remedy(
     assert "remedy run: mantlet calibrate CONFIG --benign FILE" in warnings
 
 
+@pytest.mark.parametrize(
+    ("changed", "level", "dead"),
+    [
+        ({}, {"alarm": True, "campaign": True}, False),
+        ({"calibration": None}, {"alarm": True}, True),
+        ({"calibration": None}, {"campaign": True}, True),
+        ({"calibration": None}, {"signals": {"similarity": 0.5}}, True),
+        ({"calibration": None}, {"signals": {"coverage": 0.5}}, False),
+        ({"calibration": None}, {"alarm": True, "rows": 9}, False),
+        ({"campaigns": {"every_s": None}}, {"campaign": True}, True),
+        ({"campaigns": {"every_s": None}}, {"campaign": True, "suspicion": 0.5}, False),
+    ],
+)
+def test_a_level_to_which_nothing_can_speak_is_warned_of(
+    root: Path, tmp_path: Path, changed: Raw, level: Raw, dead: bool
+) -> None:
+    raw = config(root, tmp_path)
+    detectors = [d for d in raw["models"]["mnist"]["detectors"] if d["type"] != "rate"]
+    policy = [{"name": "normal"}, {"name": "late", **level}]
+    raw["models"]["mnist"] |= {"detectors": detectors, "policy": policy, **changed}
+    report = checked(tmp_path, raw)
+
+    assert report.mistakes == []
+    assert any("'late' never holds" in warning for warning in report.warnings) is dead
+
+
 def test_an_upstream_that_is_down_is_a_warning_for_serve_waits_for_it(
     root: Path, tmp_path: Path
 ) -> None:

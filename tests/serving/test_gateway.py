@@ -349,8 +349,11 @@ def test_a_refusal_by_one_worker_holds_in_another_that_knew_the_client(stage: St
     assert second.refused(1).status == 403
 
 
-def test_a_refusal_that_was_lifted_elsewhere_holds_no_longer_than_a_moment(stage: Stage) -> None:
-    """As at the admin port of another worker."""
+@pytest.mark.parametrize("moved", [gateway_module.RECHECK_S + 0.1, -3600.0])
+def test_a_refusal_that_was_lifted_elsewhere_holds_no_longer_than_a_moment(
+    stage: Stage, moved: float
+) -> None:
+    """As at the admin port of another worker; nor when the clock is set back meanwhile."""
     scene, other = (
         stage(detectors=(Rate(rows=10, window_s=20),), levels=DENYING, store="sqlite:///state.db")
         for _ in range(2)
@@ -359,7 +362,7 @@ def test_a_refusal_that_was_lifted_elsewhere_holds_no_longer_than_a_moment(stage
     store, key = other.gateway.store, f"tiny/{scene.visitor().id}"
     (entry,) = store.load_many([key], START).values()
     assert not store.swap_many({key: replace(entry, memory={})}, START)
-    scene.now[0] = START + gateway_module.RECHECK_S + 0.1
+    scene.now[0] = START + moved
 
     assert scene.ask(1).values.shape == (1, 5)
 

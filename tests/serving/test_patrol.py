@@ -165,6 +165,13 @@ def test_replicas_take_turns_and_two_at_once_do_no_harm(scene: Scene) -> None:
     assert len([e for e in scene.events() if isinstance(e, Campaign)]) == 1
 
 
+def test_a_clock_that_is_set_back_ends_the_turn_of_a_replica_that_is_gone(scene: Scene) -> None:
+    assert scene.patrol().round() is not None
+    scene.later(-86_400)
+
+    assert scene.patrol().round() is not None
+
+
 def test_what_patrols_share_is_no_client(scene: Scene) -> None:
     scene.ask(HONEST, 0.04, 2)
     scene.patrol().round()

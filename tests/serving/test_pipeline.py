@@ -567,7 +567,7 @@ def test_a_defense_that_breaks_fails_closed(
     """Also where just a few rows asked for it, and where a good defense comes after it."""
     broken = Answering(name="mine")
     broken._answers.append(answer)
-    level = Level(name="level", suspicion=suspicion, defenses=("mine", "label_only"))
+    level = Level(name="level", suspicion=suspicion or None, defenses=("mine", "label_only"))
     levels = (level,) if suspicion == 0 else (Level(name="normal"), level)
     pipeline = Pipeline(VICTIM, (Rate(rows=4),), (broken, *loaded(LabelOnly())), levels=levels)
 

@@ -570,3 +570,9 @@ def test_names_are_asked_to_be_added_where_none_are_there() -> None:
         check_levels((Level(name="normal", defenses=("rounding",)),), [], [])
     with pytest.raises(ValueError, match="'rate', which is not in 'detectors'; add it there"):
         check_levels((FIRST, Level(name="late", signals={"rate": 0.5})), [], [])
+
+
+def test_a_suspicion_that_everybody_has_is_no_condition() -> None:
+    """Beside others it would look as if it always held."""
+    with pytest.raises(ValidationError, match="suspicion"):
+        Level(name="all", suspicion=0.0, alarm=True)
