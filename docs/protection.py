@@ -11,7 +11,7 @@ from redteam.grid.summary import LIMITS, Line, chosen, told
 
 RESULTS = Path(__file__).parent / "results"
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
-COSTS = ("honest accuracy", "L1", "added ms", "first denied after")
+COSTS = ("honest accuracy", "L1", "added ms", "rows until denied")
 SHORT = ("none", "label_only", "mad", "ini", "default")
 """Rows of the README's table."""
 PLANS = ("protection", "fashion", "cifar")
@@ -71,7 +71,7 @@ def _row(own: Sequence[Line], heads: Sequence[str]) -> tuple[str, ...]:
         f"{100 * first.mean['benign_accuracy']:.2f}",
         f"{first.mean['l1']:.4f}",
         f"{first.mean['added_ms']:.3f}",
-        summary.rows(min((line.denied for line in own if line.denied is not None), default=None)),
+        summary.denied(own),
     )
 
 

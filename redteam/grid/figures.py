@@ -1,6 +1,7 @@
 """Pictures of a bench: accuracy against budget, utility against protection, the grid, time to detection."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -49,7 +50,7 @@ def accuracy_against_budget(own: Sequence[Line]) -> Figure:
         down, across, figsize=(3.3 * across, 2.7 * down + 0.5), sharey=True, squeeze=False
     )
     for axes, attack in zip(panels.flat, attacks, strict=False):
-        for line_of in _by_defense(chosen(own, attack=attack)):
+        for line_of in _by_defense([*chosen(own, attack=attack), *_plain(own, attack)]):
             _curve(axes, line_of)
         axes.set_title(attack, fontsize=9, loc="left")
         axes.set_xscale("log")
@@ -82,6 +83,17 @@ def _most_tried(own: Sequence[Line]) -> list[str]:
     return sorted(attacks, key=lambda attack: (attack not in plain, -met[attack]))[:AT_ONCE]
 
 
+def _plain(own: Sequence[Line], attack: str) -> list[Line]:
+    """The best plain thief with such pictures on no defense, where this attacker was not tried there."""
+    here = chosen(own, attack=attack)
+    bare = chosen(own, defense=UNDEFENDED, data=here[0].data, adaptive=False)
+    bare = [line for line in bare if line.budget in told(here, "budget")]
+    if not bare or chosen(here, defense=UNDEFENDED):
+        return []
+    best = max(bare, key=lambda line: (line.budget, line.mean["agreement"]))
+    return chosen(bare, attack=best.attack)
+
+
 def _by_defense(own: Sequence[Line]) -> Iterator[list[Line]]:
     """Lines of a defense by budget; the undefended and the shipped ones last, on top of the others."""
     special = (SHIPPED, UNDEFENDED)
@@ -93,7 +105,7 @@ def _by_defense(own: Sequence[Line]) -> Iterator[list[Line]]:
 
 def _look(defense: str) -> tuple[str, float, str]:
     looks = {
-        UNDEFENDED: (OPEN, 2.2, "no defense"),
+        UNDEFENDED: (OPEN, 2.2, "no defense (the best plain thief, where this one was not tried)"),
         SHIPPED: (PALETTE[0], 2.2, "the shipped default"),
     }
     return looks.get(defense, ("#b9bdc4", 1.0, "single defenses"))
@@ -115,7 +127,8 @@ def utility_against_protection(own: Sequence[Line]) -> Figure:
     axes.axvspan(100 * VULNERABLE, 100, color="#f8e9e7", zorder=0)
     here = chosen(own, budget=budget)
     defenses = told(here, "defense")
-    for number, defense in enumerate(defenses):
+    places: dict[tuple[int, int], list[tuple[float, float, str]]] = {}
+    for number, defense in enumerate(defenses, start=1):
         lines = [line for line in chosen(here, defense=defense) if line.data != "own"]
         if not lines:
             continue
@@ -123,11 +136,9 @@ def utility_against_protection(own: Sequence[Line]) -> Figure:
         color = _look(defense)[0] if defense in (UNDEFENDED, SHIPPED) else INK
         x, y = 100 * worst.mean["agreement"], 100 * worst.mean["benign_accuracy"]
         axes.plot([x], [y], "o", color=color, ms=6, zorder=3)
-        axes.annotate(
-            f"{number + 1}", (x, y), (0, 6 + 8 * (number % 3)), textcoords="offset points",
-            fontsize=7, ha="center", color=color,
-        )  # fmt: skip
-        axes.plot([], [], " ", label=f"{number + 1} {defense}")
+        places.setdefault((round(x / 5), round(4 * y)), []).append((x, y, f"{number}"))
+        axes.plot([], [], " ", label=f"{number} {defense}")
+    _numbered(axes, places.values())
     axes.set_xlim(0, 100)
     lowest = 100 * min(line.mean["benign_accuracy"] for line in here)
     axes.set_ylim(min(lowest, 98) - 1, 100.2)
@@ -139,6 +150,17 @@ def utility_against_protection(own: Sequence[Line]) -> Figure:
         loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7.5, handlelength=0
     )
     return figure
+
+
+def _numbered(axes: Axes, places: Iterable[Sequence[tuple[float, float, str]]]) -> None:
+    """One label for (x, y, number) dots that lie on one another."""
+    for dots in places:
+        x, y = mean(x for x, _, _ in dots), mean(y for _, y, _ in dots)
+        names = [name for _, _, name in dots]
+        text = "\n".join(" ".join(names[start : start + 4]) for start in range(0, len(names), 4))
+        axes.annotate(
+            text, (x, y), (0, -7), textcoords="offset points", fontsize=7, ha="center", va="top"
+        )
 
 
 def grid(own: Sequence[Line]) -> Figure:

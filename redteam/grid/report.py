@@ -135,8 +135,6 @@ def _table(found: Sequence[Line], budget: int) -> dict[str, Any]:
 def _row(defense: str, found: Sequence[Line], heads: Sequence[str]) -> dict[str, Any]:
     first, worst = found[0], strongest(found)
     cells = [cell(found, head) for head in heads]
-    foreign = [line.denied for line in found if line.data != "own"]
-    last = None if None in foreign or not foreign else max(d for d in foreign if d is not None)
     return {
         "defense": defense,
         "cells": [
@@ -151,7 +149,7 @@ def _row(defense: str, found: Sequence[Line], heads: Sequence[str]) -> dict[str,
         "honest": summary.percent(replace(first, seeds=1), "benign_accuracy"),
         "l1": f"{first.mean['l1']:.4f}",
         "added": f"{first.mean['added_ms']:.3f}",
-        "denied": summary.rows(last),
+        "denied": summary.denied(found),
         "seeds": max(line.seeds for line in found),
     }
 

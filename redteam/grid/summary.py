@@ -159,3 +159,17 @@ def percent(line: Line | None, name: str = "agreement") -> str:
 def rows(number: float | None) -> str:
     """A number of rows, or never."""
     return "never" if number is None else f"{number:,.0f}"
+
+
+def denied(found: Iterable[Line]) -> str:
+    """Rows until thieves without own pictures are denied, from the one who is first to the one who is last.
+
+    ``7 to 1,201``, or ``7 to never`` where some thief is never denied.
+    """
+    known = [line.denied for line in found if line.data != "own"]
+    ends = [
+        rows(number) for number in sorted(known, key=lambda n: float("inf") if n is None else n)
+    ]
+    if not ends:
+        return "-"
+    return ends[0] if ends[0] == ends[-1] else f"{ends[0]} to {ends[-1]}"

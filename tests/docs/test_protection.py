@@ -23,6 +23,7 @@ def test_a_row_of_the_table_is_a_defense_with_its_verdict_and_its_cost() -> None
     assert text.count("### MNIST") == 2
     assert "| none | 92.5 ± 0.7 | - | - | vulnerable | 99.00 | 0.0100 | 0.020 | never |" in text
     assert "| default | 40.5 ± 0.7 | 96.5 ± 0.7 | 51.5 ± 0.7 | resilient |" in text
+    assert "| 96 to 640 |" in text
 
 
 @pytest.mark.usefixtures("measured")

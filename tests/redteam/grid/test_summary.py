@@ -53,6 +53,21 @@ def test_rows_until_denied_are_a_median_and_never_where_most_never_are() -> None
     assert summary.rows(1234.0) == "1,234"
 
 
+def test_rows_until_denied_of_many_thieves_hide_none_that_never_is() -> None:
+    def told(**denied: int | None) -> str:
+        data = {"own": "own"}
+        records = [
+            record(attack=name, attacker_data=data.get(name, "foreign"), rows_until_denied=r)
+            for name, r in denied.items()
+        ]
+        return summary.denied(summary.lines(records))
+
+    assert told(soft=7, many=1201, own=None) == "7 to 1,201"
+    assert told(soft=7, many=None, own=3) == "7 to never"
+    assert told(soft=None, own=3) == "never"
+    assert told(own=3) == "-"
+
+
 def test_of_those_who_adapt_the_strongest_is_shown_and_no_weaker_than_a_plain_thief() -> None:
     found = summary.lines(
         [
