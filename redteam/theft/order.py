@@ -146,6 +146,11 @@ def prepared(order: Order) -> tuple[Target, Thief, Images]:
     require_own(order.out)
     target = order.aim
     model = look(target, order.eval_key)
+    if model is not None and model.made:
+        raise ConfigError(
+            f"model '{order.model}' answers pictures; attack '{order.name}' is for a classifier: take"
+            f" {PICTURES} of one that translates, {GENERATORS} of one that generates"
+        )
     judged = pictures(order.judges, "eval", model, split="test", rows=parse_rows(order.eval_rows))
     if judged.y is None:
         raise ConfigError(

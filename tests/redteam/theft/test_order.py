@@ -161,6 +161,17 @@ def test_pictures_of_classes_that_the_target_lacks_do_not_judge(
         prepared(Order.of(**options | {"eval": tmp_path / "many.npz"}))
 
 
+def test_a_model_that_answers_pictures_is_told_before_a_row_is_sent(
+    options: dict[str, Any],
+) -> None:
+    grey = {"name": "x", "datatype": "FP32", "shape": [-1, 1, 28, 28]}
+    about = {"inputs": [grey], "outputs": [grey | {"shape": [-1, 1, 56, 56]}]}
+    with HostileServer(metadata=saying(about)) as server:
+        order = Order.of(**options | {"target": server.url})
+        with pytest.raises(ConfigError, match="answers pictures; attack 'knockoff' is for a class"):
+            prepared(order)
+
+
 def test_a_target_that_is_down_is_told(options: dict[str, Any]) -> None:
     with pytest.raises(TargetError, match="is it running"):
         prepared(Order.of(**options | {"target": f"http://127.0.0.1:{free_port()}"}))
