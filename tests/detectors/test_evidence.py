@@ -300,3 +300,11 @@ def test_a_higher_bound_is_more_patient() -> None:
     rows = [first_alarm(followed(TEST, loud, bound)[1]) for bound in (0.05, 0.1, 0.3, 0.5)]
 
     assert rows == sorted(set(rows))
+
+
+def test_rows_of_which_nothing_is_said_leave_a_client_worth_one() -> None:
+    """What has entered and what is still to enter are all the money that there is."""
+    silent = np.full((50, 1), np.nan)
+    wealth, _ = TEST.fold(TEST.initial()[None], np.zeros(1), [range(50)], silent, np.array([0.1]))
+
+    assert TEST.worth(wealth[0], 50) == pytest.approx(1.0)

@@ -192,6 +192,7 @@ def test_accounts_whose_rows_descend_from_each_other_are_one_campaign(
     assert campaign.linked > 0.5
     assert right / len(campaign.members) >= 0.95
     assert right / 40 >= 0.9
+    assert find(seen, sketching, Search(), looks=2**400) == []  # a look that has next to no share
 
 
 def test_honest_clients_of_one_kind_of_picture_are_no_campaign(
@@ -241,3 +242,13 @@ def test_a_client_told_of_twice_is_counted_once_and_marks_are_read(sketching: Pi
 
     assert seen.clients == ("ann", "bob")
     assert seen.marked.tolist() == [77, 0]
+
+
+def test_each_kind_of_evidence_has_half_of_alpha() -> None:
+    seen = crowd(thieves_and_honest(8, 60.0, honest=5))
+    alphas = 1e-9, 1e-14
+    (often,), (seldom,) = (search(seen, alpha=alpha, false_members=0.2) for alpha in alphas)
+    told = [c.suspicion * np.log(2 / a) for c, a in zip((often, seldom), alphas, strict=True)]
+
+    assert 0 < seldom.suspicion < often.suspicion < 1
+    assert told[0] == pytest.approx(told[1])

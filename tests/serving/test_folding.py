@@ -406,3 +406,13 @@ def test_repeats_among_new_rows_change_nothing() -> None:
 
     assert wealth[0] == wealth[1]
     assert rows_before(twice.memories["client"]) == 60
+
+
+def test_what_a_score_said_of_who_asks_during_a_drift_is_void() -> None:
+    fold = Fold([bright()], 1e-6)
+    before = folded(fold, query(grey(*[1.0] * 5)))
+    fold.hold(np.array([True]))
+    during = folded(fold, query(grey(0.0)), before.memories)
+
+    assert fold.worth(before.memories["client"]) > 10
+    assert fold.worth(during.memories["client"]) < 1
