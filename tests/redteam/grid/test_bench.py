@@ -13,6 +13,7 @@ from mantlet.data import Images
 from mantlet.errors import ConfigError
 from redteam.grid import bench, plan, summary
 from redteam.grid.bench import Bench
+from redteam.house import House
 from serving.pipeline import Pipeline
 from serving.policy import Level
 from serving.victims.torch import TorchVictim
@@ -220,3 +221,17 @@ def test_a_defense_takes_time_and_none_takes_next_to_none(shipped_victim: TorchV
     rows = torch.rand(96, 1, 28, 28)
 
     assert abs(bench.added_ms(Pipeline(shipped_victim), rows)) < 1.0
+
+
+def test_a_record_tells_of_the_first_account_that_is_denied_and_of_the_last_once_all_are(
+    shipped_victim: TorchVictim,
+) -> None:
+    two = plan.Attacker.model_validate({"attack": "knockoff", "accounts": 2})
+    house = House(Pipeline(shipped_victim), denied={"b": 90}, alarmed={"a": 30, "b": 20})
+    some = bench._treated(house, two)
+    house.denied["a"] = 40
+    every = bench._treated(house, two)
+
+    assert (some["rows_until_denied"], some["rows_until_all_denied"]) == (90, None)
+    assert (every["rows_until_denied"], every["rows_until_all_denied"]) == (40, 90)
+    assert (every["rows_until_alarm"], every["accounts_denied"]) == (20, 2)
