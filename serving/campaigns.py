@@ -93,8 +93,6 @@ def gather(
     about: dict[str, tuple[float, int, int]] = {}
     kept = _Kept(most_rows)
     for client, memory in remembered:
-        if client in about:  # a scan may tell of a client twice
-            continue
         mark = memory.get(ALARMS, {}).get(CAMPAIGN, (0, 0, 0))
         if sketch is not None and sketch.name in memory and sketch.fits(memory[sketch.name]):
             kept.add(len(about), memory[sketch.name])

@@ -44,13 +44,24 @@ def change(service: Service, client_id: str, wanted: Change) -> oversight.Fields
     if not asked and who is None:
         raise oversight.unknown(client_id)
     who = who or Client(client_id, "", "default")
-    for gateway in asked:
-        _require_level(gateway, wanted.level)
+    changed = asked if wanted.level is None else _with_level(service, wanted, asked)
     if wanted.tier is not None:
         _set_tier(service, who, wanted.tier)
-    for gateway in asked:
+    for gateway in changed:
         _change_at(service, gateway, who, wanted)
-    return oversight.client(service, client_id) if asked else {"client": client_id, "models": []}
+    return oversight.client(service, client_id) if changed else {"client": client_id, "models": []}
+
+
+def _with_level(service: Service, wanted: Change, asked: list[Gateway]) -> list[Gateway]:
+    """The models at which a level is set: those that the client ``asked``, and all others that have it.
+
+    Else it would meet a client only where it came before, and let it in where it comes next.
+    """
+    others = [g for g in oversight.gateways(service, wanted.model) if g not in asked]
+    having = [g for g in others if g.pipeline.policy.index(wanted.level or "") is not None]
+    for gateway in asked or ([] if having else others):
+        _require_level(gateway, wanted.level)
+    return [*asked, *having]
 
 
 def _require_level(gateway: Gateway, name: str | None) -> None:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from mantlet.errors import ConfigError
+from mantlet.registry import did_you_mean
 from mantlet.types import Query
 from serving.admission import placed
 from serving.budget import sized
@@ -114,6 +115,7 @@ def replay(events: Path, policy: Path) -> list[Treated]:
     policies: dict[str, Other] = {}
     treated: dict[tuple[str, str], Treated] = {}
     memories: dict[tuple[str, str], Memory] = {}
+    heard: dict[str, set[str]] = {}
     for at, event in _judgements(events):
         if isinstance(event, Unban):
             for known in [key for key in memories if key[0] == event.client]:
@@ -125,18 +127,36 @@ def replay(events: Path, policy: Path) -> list[Treated]:
         key = event.client, event.model
         one = treated.setdefault(key, Treated(event.client, event.name, event.tier, event.model))
         one.rows = max(one.rows, event.rows)
+        heard.setdefault(event.model, set()).update(event.detectors)
         decision = _decide(policies[event.model], event, at, memories.get(key, {}))
         memories[key] = decision.memories[event.client]
         _note(one.would, policies[event.model].policy.levels[decision.levels[0]].name)
         if decision.denied[0]:
             one.would_deny_until = end_of_refusal(memories[key])
         _note_was(one, event)
+    for model, detectors in heard.items():
+        if policies[model].allow is None:  # the detectors of a config are known to be there
+            _require_heard(policy, policies[model].policy.levels, model, sorted(detectors))
 
     def height(one: Treated) -> tuple[int, int]:
         levels = policies[one.model].policy
         return max(levels.index(name) or 0 for name in one.would), one.rows
 
     return sorted(treated.values(), key=height, reverse=True)
+
+
+def _require_heard(
+    path: Path, levels: Sequence[Level], model: str, detectors: Sequence[str]
+) -> None:
+    """Raise `ConfigError` for a level that listens to a detector of which the log does not tell."""
+    for level in levels:
+        for name in level.signals:
+            if name not in detectors:
+                hint = did_you_mean(name, detectors) if detectors else "they tell of none"
+                raise ConfigError(
+                    f"policy '{path}': level '{level.name}' listens to detector '{name}', of which the events of"
+                    f" model '{model}' do not tell; {hint}"
+                )
 
 
 def _note_was(one: Treated, event: Judged) -> None:

@@ -1,6 +1,6 @@
 """The config file: what an operator may set, its defaults, and clear words for what is wrong in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -234,6 +234,17 @@ def _refuse_repeats(what: str, names: list[str]) -> None:
         raise ValueError(f"{what} '{repeated[0]}' is there twice; give each its own 'name'")
 
 
+def _refuse_longer_than_remembered(models: Mapping[str, Model], remember_s: float) -> None:
+    """Raise `ValueError` where a refused client would be forgotten, and let in, before its time."""
+    for name, level in ((name, level) for name, model in models.items() for level in model.policy):
+        for setting, lasts_s in (("deny_s", level.deny_s or 0.0), ("hold_s", level.hold_s)):
+            if lasts_s > remember_s:
+                raise ValueError(
+                    f"models.{name}.policy: level '{level.name}' has {setting} {lasts_s:g}, and clients are"
+                    f" forgotten after remember_s {remember_s:g}; raise remember_s, or lower {setting}"
+                )
+
+
 class Settings(Section):
     """The whole config file."""
 
@@ -283,6 +294,7 @@ class Settings(Section):
             )
         if self.listen.port and self.listen.port == self.admin.port:
             raise ValueError(f"listen.port and admin.port are both {self.listen.port}; change one")
+        _refuse_longer_than_remembered(self.models, self.remember_s)
         if self.admin.token is None and not is_loopback(self.admin.host):
             raise ValueError(
                 f"admin.host '{self.admin.host}' can be reached from elsewhere; set admin.token"

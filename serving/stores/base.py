@@ -55,10 +55,12 @@ def key_of(model: str, client: str) -> str:
 
 
 def remembered(store: Store, model: str) -> Iterator[tuple[str, Memory]]:
-    """Every client that is remembered at a model, with its memory."""
+    """Every client that is remembered at a model, once, with its memory."""
     prefix = key_of(model, "")
+    told: set[str] = set()  # a scan may tell of a client twice
     for key, entry in store.scan(prefix):
-        if entry.memory:
+        if entry.memory and key not in told:
+            told.add(key)
             yield key.removeprefix(prefix), entry.memory
 
 

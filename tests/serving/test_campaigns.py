@@ -236,9 +236,9 @@ def test_of_too_many_rows_the_same_are_compared_of_every_client(
     assert some.clients == every.clients
 
 
-def test_a_client_told_of_twice_is_counted_once_and_marks_are_read(sketching: Pipeline) -> None:
+def test_marks_of_campaigns_are_read(sketching: Pipeline) -> None:
     memory: Memory = {ALARMS: {CAMPAIGN: np.array([5, 0.0, 77])}}
-    seen = gather([("ann", memory), ("bob", {}), ("ann", memory)], sketching)
+    seen = gather([("ann", memory), ("bob", {})], sketching)
 
     assert seen.clients == ("ann", "bob")
     assert seen.marked.tolist() == [77, 0]

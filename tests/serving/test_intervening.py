@@ -211,6 +211,19 @@ def test_an_address_has_no_tier_of_its_own(tmp_path: Path) -> None:
     assert refused.value.status == 409
 
 
+def test_a_level_by_hand_awaits_a_client_that_has_a_key_and_never_asked(watched: Service) -> None:
+    watched.admission._keys.create("feared", "default", 0.0)
+    feared = next(c for c in watched.admission.known().values() if c.name == "feared")
+    with pytest.raises(RequestError, match="no level 'strict'"):
+        change(watched, feared.id, Change(level="strict"))
+    change(watched, feared.id, Change(level="banned"))
+
+    assert standing(watched, feared.id)["override"] == "banned"
+    with pytest.raises(RequestError) as refused:
+        ask(watched, "feared", 0.0, 1)
+    assert refused.value.status == 403
+
+
 def test_a_decision_about_one_model_leaves_the_others(watched: Service) -> None:
     client = ask(watched, "honest", 0.0, 4)
     first = watched.gateways["mnist"]

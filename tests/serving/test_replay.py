@@ -186,6 +186,14 @@ def test_an_agreement_is_sized_by_the_curve_of_the_config(tmp_path: Path) -> Non
     assert spent.would == ["normal", "spent"]
 
 
+def test_a_detector_of_which_the_log_does_not_tell_is_refused(tmp_path: Path) -> None:
+    mistyped = "policy:\n- {name: a}\n- {name: b, signals: {brigt: 0.5}}\n"
+    with pytest.raises(
+        ConfigError, match=r"'b' listens to detector 'brigt'.*did you mean 'bright'"
+    ):
+        replay(logged(tmp_path), policy(tmp_path, mistyped))
+
+
 def test_an_agreement_without_a_curve_is_refused(tmp_path: Path) -> None:
     bare = "policy:\n- {name: a}\n- {name: b, agreement: 0.8}\n"
     with pytest.raises(ConfigError, match="level 'b' has an agreement"):

@@ -145,10 +145,10 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "policy level 'suspected' can never count: 'late', which comes later, holds whenever it does; give"
         " each its own conditions, in rising order",
     ),
-    "two levels at one suspicion": (
+    "a suspicion that everybody has": (
         level(1, suspicion=0.0),
-        "models.mnist",
-        "policy level 'normal' can never count: 'suspected', which comes later",
+        "models.mnist.policy.1.suspicion = 0.0",
+        "greater than 0",
     ),
     "nobody's first level": (
         level(0, suspicion=0.1),
@@ -174,6 +174,12 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         level(0, deny_s=60),
         "models.mnist",
         "the first policy level 'normal' denies or delays everybody",
+    ),
+    "a refusal that is forgotten before it ends": (
+        lambda r: (level(1, deny_s=7200)(r), r.update(remember_s=3600)),
+        "(whole file)",
+        "models.mnist.policy: level 'suspected' has deny_s 7200, and clients are forgotten after remember_s"
+        " 3600; raise remember_s, or lower deny_s",
     ),
     "a level with a rate that is none": (
         level(1, requests="often"),

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import msgpack
 import numpy as np
 import pytest
@@ -5,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mantlet.errors import StoreError
-from serving.stores.base import pack, unpack
+from serving.stores.base import Entry, key_of, pack, remembered, unpack
+from serving.stores.memory import MemoryStore
+
+
+class Stammering(MemoryStore):
+    """A store whose scan tells of every key twice, as that of Redis may while clients come."""
+
+    def scan(self, prefix: str) -> Iterator[tuple[str, Entry]]:
+        for _ in range(2):
+            yield from super().scan(prefix)
+
 
 KINDS = ("float64", "float32", "int64", "int32", "uint8", "bool")
 
@@ -69,3 +81,11 @@ def test_damaged_bytes_are_refused(damage: bytes) -> None:
 def test_a_cut_memory_is_refused() -> None:
     with pytest.raises(StoreError, match="is damaged"):
         unpack(pack({"rate": {"used": np.arange(30)}})[:-5])
+
+
+def test_a_client_that_a_scan_tells_of_twice_is_told_of_once() -> None:
+    store = Stammering(lambda: 0.0, 60.0)
+    memory = {"d": {"a": np.ones(1)}}
+    store.swap_many({key_of("m", client): Entry(0, memory) for client in ("ann", "bob")}, 0.0)
+
+    assert sorted(client for client, _ in remembered(store, "m")) == ["ann", "bob"]
