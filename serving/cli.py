@@ -92,7 +92,8 @@ def check(config: ConfigArgument, set_: SetOption = []) -> None:  # typer reads 
         err.print(f"mantlet: {config}: {mistake}", markup=False)
     if report.mistakes:
         raise typer.Exit(2)
-    out.print(f"{config}: good")
+    warned = f", apart from the warnings: {len(report.warnings)}" if report.warnings else ""
+    out.print(f"{config}: good{warned}", markup=False)
 
 
 @keys_app.command("create")

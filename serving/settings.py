@@ -322,19 +322,42 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _Twice(Exception):
+    """A setting is written twice in one section."""
+
+
+class _Once(yaml.SafeLoader):
+    """Refuses a setting that is written twice, of which YAML would silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                where = f"in line {lines[key.value]} and in line {line}"
+                raise _Twice(f"'{key.value}' is written twice, {where}; keep one of them")
+            lines[key.value] = line
+        return node
+
+
 def load(path: Path, overrides: Iterable[str] = ()) -> Settings:
     """Read and check a config file; ``overrides`` are ``a.b=value`` texts, with YAML values.
 
     Raises `ConfigError` with one line a mistake: file, field, value, remedy.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506  # a safe loader
     except FileNotFoundError:
         raise ConfigError(f"config '{path}': no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config '{path}' cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"config '{path}' is not YAML: {error}") from error
+    except _Twice as error:
+        raise ConfigError(f"config '{path}': {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(
             f"config '{path}' holds {type(raw).__name__}; it must map settings to values"
@@ -404,6 +427,10 @@ def _explain(path: Path, error: ValidationError) -> Iterable[str]:
             message = "unknown setting; remove it or mend its spelling"
         elif mistake["type"] == "missing":
             message = "is missing; add it"
+        elif mistake["type"] == "path_type":
+            message = "is no path; write a path as text"
+        elif mistake["type"] == "too_short":
+            message = f"is too short; it needs at least {mistake['ctx']['min_length']}"
         secret = field.rpartition(".")[2] in ("secret", "token")
         shown = None if secret else mistake["input"]
         value = f" = {shown!r}" if isinstance(shown, (str, int, float, bool)) else ""

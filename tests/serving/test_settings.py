@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "less than or equal to 65535",
     ),
     "no models": (lambda r: r.pop("models"), "models", "is missing; add it"),
-    "empty models": (lambda r: r.update(models={}), "models", "at least 1 item"),
+    "empty models": (lambda r: r.update(models={}), "models", "is too short; it needs at least 1"),
     "a model name that is no path": (
         lambda r: r["models"].update({"a/b": model(r)}),
         "(whole file)",
@@ -309,6 +309,45 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, content: bytes, words
 
     with pytest.raises(ConfigError, match=f"config '{path}' {words}"):
         settings.load(path)
+
+
+def test_a_setting_that_is_written_twice_is_refused_and_not_lost(tmp_path: Path) -> None:
+    """YAML itself takes the last: a second list of detectors would turn the first ones off."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text("models:\n  digits:\n    detectors: [rate]\n    detectors: []\n")
+
+    with pytest.raises(
+        ConfigError, match=r"'detectors' is written twice, in line 3 and in line 4; keep one"
+    ):
+        settings.load(path)
+
+
+def test_a_section_that_is_merged_into_another_is_written_once(root: Path, tmp_path: Path) -> None:
+    raw = config(root, tmp_path)
+    path = write_config(tmp_path / "gateway.yaml", raw | {"tiers": {}})
+    text = path.read_text().replace("tiers: {}\n", "")
+    tiers = "tiers:\n  default: &d {rows: 5/day}\n  free: *d\n  paid: {<<: *d, rows: 9/day}\n"
+    path.write_text(text + tiers)
+
+    loaded = settings.load(path)
+
+    assert str(loaded.tiers["paid"].rows) != str(loaded.tiers["default"].rows)
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"models": {}}, "models: is too short; it needs at least 1"),
+        ({"data_dir": 5}, "data_dir = 5: is no path; write a path as text"),
+    ],
+)
+def test_mistakes_are_told_in_the_words_of_the_file(
+    root: Path, tmp_path: Path, section: dict[str, object], words: str
+) -> None:
+    raw = config(root, tmp_path) | section
+
+    with pytest.raises(ConfigError, match=words):
+        settings.load(write_config(tmp_path / "gateway.yaml", raw))
 
 
 def test_a_file_that_is_missing_or_a_folder_is_named(tmp_path: Path) -> None:
