@@ -240,8 +240,8 @@ def _refuse_longer_than_remembered(models: Mapping[str, Model], remember_s: floa
         for setting, lasts_s in (("deny_s", level.deny_s or 0.0), ("hold_s", level.hold_s)):
             if lasts_s > remember_s:
                 raise ValueError(
-                    f"models.{name}.policy: level '{level.name}' has {setting} {lasts_s:g}, and clients are"
-                    f" forgotten after remember_s {remember_s:g}; raise remember_s, or lower {setting}"
+                    f"models.{name}.policy: level '{level.name}' has {setting} {lasts_s:.12g}, and clients are"
+                    f" forgotten after remember_s {remember_s:.12g}; raise remember_s, or lower {setting}"
                 )
 
 

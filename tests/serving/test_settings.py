@@ -176,9 +176,9 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "the first policy level 'normal' denies or delays everybody",
     ),
     "a refusal that is forgotten before it ends": (
-        lambda r: (level(1, deny_s=7200)(r), r.update(remember_s=3600)),
+        lambda r: (level(1, deny_s=2592000)(r), r.update(remember_s=3600)),
         "(whole file)",
-        "models.mnist.policy: level 'suspected' has deny_s 7200, and clients are forgotten after remember_s"
+        "models.mnist.policy: level 'suspected' has deny_s 2592000, and clients are forgotten after remember_s"
         " 3600; raise remember_s, or lower deny_s",
     ),
     "a level with a rate that is none": (
