@@ -153,9 +153,8 @@ class Patrol:
         """What is shared, with our turn in it; none while another replica has its turn."""
         now, turn = self._clock(), shared.get(TURN)
         lasts_s = 0.9 * (self._search.every_s or 0.0)
-        left_s = (
-            turn["until"][0] - now if turn is not None else 0.0
-        )  # of a clock that was set back, more than it lasts
+        # of a clock that was set back, more than it lasts
+        left_s = turn["until"][0] - now if turn is not None else 0.0
         if turn is not None and 0 < left_s <= lasts_s and turn["whose"][0] != self._whose:
             return None
         looks = int(turn["looks"][0]) + 1 if turn is not None else 1

@@ -62,8 +62,8 @@ def main() -> None:
     """Measure every case in every round, then write medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each run")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--clients", type=int, default=1_000_000, help="in the filled store")
     given = parser.parse_args()
     require_wrk()
