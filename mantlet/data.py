@@ -16,10 +16,14 @@ from mantlet.finite import all_finite
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """``x`` (n, C, H, W) float32 in [0, 1]; ``y`` (n,) int64, or ``None`` where there are no labels."""
+    """``x`` (n, C, H, W) float32 in [0, 1]; ``y`` (n,) int64, or ``None`` where there are no labels.
+
+    ``first`` is the number that the first row has in its file.
+    """
 
     x: np.ndarray
     y: np.ndarray | None
+    first: int = 0
 
 
 def load_images(path: Path, split: str = "train", rows: slice = slice(None)) -> Images:
@@ -69,16 +73,16 @@ def numbers_in(values: object) -> np.ndarray:
 
 def _read(loaded: np.ndarray | np.lib.npyio.NpzFile, split: str, rows: slice, path: Path) -> Images:
     if isinstance(loaded, np.ndarray):
-        return Images(_as_images(loaded, rows, path), None)
+        return Images(_as_images(loaded, rows, path), None, rows.indices(len(loaded))[0])
     x = _first(loaded, (f"x_{split}", "x", f"a_{split}"), path)
     if f"y_{split}" not in loaded and "y" not in loaded:
-        return Images(_as_images(x, rows, path), None)
+        return Images(_as_images(x, rows, path), None, rows.indices(len(x))[0])
     y = _first(loaded, (f"y_{split}", "y"), path).astype(np.int64)
     if y.ndim != 1:
         raise ConfigError(f"data '{path}': labels have shape {y.shape}; wanted (n,)")
     if len(y) != len(x):
         raise ConfigError(f"data '{path}': {len(x)} pictures and {len(y)} labels; they must match")
-    return Images(_as_images(x, rows, path), y[rows])
+    return Images(_as_images(x, rows, path), y[rows], rows.indices(len(x))[0])
 
 
 def parse_rows(text: str) -> slice:
@@ -111,9 +115,10 @@ def _first(arrays: np.lib.npyio.NpzFile, names: Sequence[str], path: Path) -> np
 def _as_images(x: np.ndarray, rows: slice, path: Path) -> np.ndarray:
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise ConfigError(f"data '{path}' holds {x.dtype}; wanted uint8, or floats in [0, 1]")
-    if x.ndim not in (3, 4) or not x[rows].size:
-        shape = x[rows].shape if x.ndim else ()
-        raise ConfigError(f"data '{path}' has shape {shape}; wanted (n, H, W) or (n, C, H, W)")
+    if x.ndim not in (3, 4) or not x.size:
+        raise ConfigError(f"data '{path}' has shape {x.shape}; wanted (n, H, W) or (n, C, H, W)")
+    if not len(x[rows]):
+        raise ConfigError(f"data '{path}' has {len(x)} rows, and none of those that are asked for")
     images = x[rows, None] if x.ndim == 3 else x[rows]
     scaled = images.astype(np.float32) / (255.0 if x.dtype == np.uint8 else 1.0)
     if not (all_finite(scaled) and scaled.min() >= 0 and scaled.max() <= 1):

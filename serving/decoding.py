@@ -17,6 +17,7 @@ from serving.encoding import JPEG, NPY, PNG
 from serving.exchange import JSON
 
 NO_ROWS = "there are no rows; send at least one"
+NORMAL = "send rows drawn from a standard normal"
 PICTURE_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 METADATA_BYTES = 256 * 1024
@@ -297,16 +298,16 @@ def checked(array: np.ndarray, spec: InputSpec) -> np.ndarray:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise bad("the values are not all finite; NaN and Infinity are not taken")
     if (spec.low is not None and low < spec.low) or (spec.high is not None and high > spec.high):
+        remedy = "divide pixels by 255?" if spec.max_norm is None else NORMAL
         raise bad(
             f"the values reach from {low:.4g} to {high:.4g}; this model takes"
-            f" {spec.low} to {spec.high} (divide pixels by 255?)"
+            f" {spec.low} to {spec.high} ({remedy})"
         )
     if spec.max_norm is not None:
         longest = float(np.sqrt(np.square(rows.reshape(len(rows), -1)).sum(axis=1)).max())
         if longest > spec.max_norm:
             raise bad(
-                f"a row has norm {longest:.4g}; this model takes up to {spec.max_norm:.4g}: send rows"
-                " drawn from a standard normal"
+                f"a row has norm {longest:.4g}; this model takes up to {spec.max_norm:.4g}: {NORMAL}"
             )
     return rows
 

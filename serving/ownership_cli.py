@@ -107,11 +107,11 @@ def verify(
         asked = _asked(queries, *part)
         opening = _opening(openers, _range(black_white), part)
         translated = _of_translator(loaded, names, asked, pictures, opening)
-        _tell(translated, json_, _show_translators)
+        _tell(translated, json_, _show_translators, needed=translated.suspect.needed)
     elif watermarked:
         opening = _opening(openers, _range(black_white), part)
         found = generator_ownership.verify(loaded, count=pictures, opening=opening, **names)
-        _tell(found, json_, _show_generators)
+        _tell(found, json_, _show_generators, needed=found.suspect.needed)
     else:
         report = _of_classifier(loaded, names, openers, queries, part)
         _tell(report, json_, _show)
@@ -164,10 +164,10 @@ def _asked(queries: Path | None, split: str, rows: str) -> "np.ndarray":
     return load_images(queries, split, parse_rows(rows)).x
 
 
-def _tell(report: Told, as_json: bool, show: Callable[[Told], None]) -> None:
+def _tell(report: Told, as_json: bool, show: Callable[[Told], None], **more: object) -> None:
     if as_json:
         found = {"found": report.found, "sound": report.sound}
-        typer.echo(json.dumps(asdict(report) | found))
+        typer.echo(json.dumps(asdict(report) | found | more))
     else:
         show(report)
 

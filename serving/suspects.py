@@ -69,7 +69,7 @@ def pictures_of(
     Raises `ConfigError` for what holds and makes no pictures.
     """
     path = Path(name)
-    if path.is_dir() or path.suffix.lower() in TAKEN:
+    if (name and path.is_dir()) or path.suffix.lower() in TAKEN:
         batches = opened([path], split=opening.split, rows=opening.rows)
         yield from first((batch.images for batch in batches), count)
         return

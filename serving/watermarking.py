@@ -186,17 +186,18 @@ def _files(source: Path) -> list[Path]:
 
 
 def _of_array(path: Path, split: str, rows: slice) -> Iterator[Batch]:
-    images = torch.from_numpy(load_images(path, split, rows).x)
+    loaded = load_images(path, split, rows)
+    images = torch.from_numpy(loaded.x)
     channels, height, width = images.shape[1:]
     if channels not in (1, 3):
         raise ConfigError(
             f"pictures '{path}' have {channels} channels; wanted 1 or 3, (n, C, H, W)"
         )
     _check_size(path, width, height)
-    first = rows.indices(max(len(images), rows.stop or 0))[0]
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
-        yield Batch(part, [f"{path.as_posix()}[{first + start + i}]" for i in range(len(part))])
+        numbers = range(loaded.first + start, loaded.first + start + len(part))
+        yield Batch(part, [f"{path.as_posix()}[{number}]" for number in numbers])
 
 
 def _of_zip(path: Path) -> Iterator[Batch]:
@@ -261,7 +262,12 @@ def _check_size(path: Path, width: int, height: int) -> None:
 
 
 def write_picture(image: Tensor, path: Path) -> None:
-    """Save one (C, H, W) picture in [0, 1] as PNG, which loses nothing."""
+    """Save one (C, H, W) picture in [0, 1] as PNG, which loses nothing; raises `ConfigError` where none can be."""
     pixels = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+    except OSError as error:
+        raise ConfigError(
+            f"picture '{path}' cannot be written: {error.strerror}; give a folder by --to"
+        ) from error

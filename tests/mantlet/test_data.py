@@ -67,6 +67,7 @@ def test_rows_are_cut_from_pictures_and_labels_alike(tmp_path: Path) -> None:
     images = load_images(npz(tmp_path / "a.npz", x=GREY, y=np.arange(2)), rows=slice(1, None))
 
     assert images.x.shape == (1, 1, 4, 4)
+    assert images.first == 1
     assert images.y is not None
     assert images.y.tolist() == [1]
 

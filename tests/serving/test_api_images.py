@@ -17,6 +17,7 @@ from serving.policy import Level
 from serving.service import Service
 from serving.settings import Queue
 from serving.victims.onnx import OnnxVictim
+from tests.e2e.harness import npy
 from tests.helpers import SETUP
 from tests.serving.inprocess import Client, client_of, load, service
 
@@ -106,10 +107,11 @@ def test_a_level_may_close_latents_of_ones_own(tmp_path: Path) -> None:
     tensor = {"name": "z", "shape": [1, 64], "datatype": "FP32", "data": rows.flatten().tolist()}
     answers = [
         client.post(MAKE, json={"latents": rows.tolist()}),
+        client.post(MAKE, content=npy(rows.numpy()), headers=NPY),
         client.post("/v2/models/mnist/infer", json={"inputs": [tensor]}),
     ]
 
-    assert [error(a, 403) for a in answers] == ["latents are not taken here; send n and seed"] * 2
+    assert [error(a, 403) for a in answers] == ["latents are not taken here; send n and seed"] * 3
     assert client.post(MAKE, json={"n": 1}).status_code == 200
 
 
@@ -161,7 +163,7 @@ def test_pictures_come_as_they_are_asked_for(tmp_path: Path, accept: str, kind: 
         ({"latents": []}, 400, "no rows"),
         ({"latents": [[0.0] * 63]}, 400, "shape [63]"),
         ({"latents": [[7.9] * 64]}, 400, "norm"),
-        ({"latents": [[1e9] * 64]}, 400, "values reach"),
+        ({"latents": [[1e9] * 64]}, 400, "-8.0 to 8.0 (send rows drawn from a standard normal)"),
         ({"latents": [["a"] * 64]}, 400, "a number is wanted"),
         ({"latents": [[0.0] * 64] * 17}, 413, "at most 16"),
     ],

@@ -5,8 +5,10 @@ import numpy as np
 from serving import latents
 
 
-def drawn(*, client: str = "a", seed: int = 1, rows: int = 4, secret: bytes = b"k") -> np.ndarray:
-    return latents.draw(secret, model="m", client=client, seed=seed, rows=rows, size=64)
+def drawn(
+    *, model: str = "m", client: str = "a", seed: int = 1, rows: int = 4, secret: bytes = b"k"
+) -> np.ndarray:
+    return latents.draw(secret, model=model, client=client, seed=seed, rows=rows, size=64)
 
 
 def test_the_same_seed_gives_the_same_latents() -> None:
@@ -17,8 +19,8 @@ def test_more_rows_begin_with_the_same_ones() -> None:
     assert np.array_equal(drawn(rows=9)[:4], drawn())
 
 
-def test_another_client_seed_or_secret_gives_others() -> None:
-    others = [drawn(client="b"), drawn(seed=2), drawn(secret=b"l")]
+def test_another_model_client_seed_or_secret_gives_others() -> None:
+    others = [drawn(model="n"), drawn(client="b"), drawn(seed=2), drawn(secret=b"l")]
 
     assert not any(np.array_equal(other, drawn()) for other in others)
 

@@ -163,6 +163,7 @@ def test_a_generator_is_known_by_its_pictures(
     assert found["sound"]
     assert found["suspect"]["pictures"] == 100
     assert found["independent"][0]["pictures"] == 2000
+    assert found["needed"] == 16
 
 
 def test_split_and_rows_choose_what_is_read_of_a_suspects_array(
@@ -190,6 +191,7 @@ def test_split_and_rows_choose_what_is_read_of_a_suspects_array(
     [
         (("--suspect", "none.npz"), "no such file"),
         (("--suspect", "none.txt"), "and no folder of pictures"),
+        (("--suspect", ""), "suspect '' is no"),
         (("--suspect", "none.npz", "--range", "black"), "write BLACK:WHITE"),
         (("--suspect", "none.npz", "--range=-inf:1"), "two finite numbers"),
         (("--suspect", "none.npz", "--range=nan:1"), "two finite numbers"),

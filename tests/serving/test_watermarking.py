@@ -63,12 +63,26 @@ def test_a_folder_is_opened_with_all_its_sizes_and_arrays_and_without_other_file
     assert batches[3].names[0].endswith("c.npz[64]")
 
 
-def test_rows_of_arrays_keep_their_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "first", "count"),
+    [
+        (slice(5, 9), 5, 4),
+        (slice(15, None), 15, 5),
+        (slice(-3, None), 17, 3),
+        (slice(18, 99), 18, 2),
+        (slice(None, -1), 0, 19),
+    ],
+)
+def test_rows_of_arrays_keep_their_numbers(
+    tmp_path: Path, rows: slice, first: int, count: int
+) -> None:
     np.save(tmp_path / "x.npy", np.zeros((20, 28, 28), np.float32))
-    [batch] = opened([tmp_path / "x.npy"], rows=slice(5, 9))
+    np.savez(tmp_path / "x.npz", x=np.zeros((20, 28, 28), np.float32), y=np.zeros(20))
+    for file in ("x.npy", "x.npz"):
+        [batch] = opened([tmp_path / file], rows=rows)
 
-    assert len(batch.images) == 4
-    assert batch.names[0].endswith("x.npy[5]")
+        assert len(batch.images) == len(batch.names) == count
+        assert batch.names[0].endswith(f"{file}[{first}]")
 
 
 @pytest.mark.parametrize(
