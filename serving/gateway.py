@@ -196,10 +196,14 @@ class Gateway:
 
     def _level(self, client: Client, standing: Standing) -> Level:
         """The level at which a client is treated."""
-        levels = self.pipeline.policy.levels
+        policy = self.pipeline.policy
         if not self._enforced(client):
-            return levels[0]
-        return levels[self.pipeline.policy.index(standing.level) or 0]
+            return policy.levels[0]
+        found = policy.index(standing.level) or 0
+        # before its first row nothing is remembered of a client, and its tier is known
+        return policy.levels[
+            found if standing.override else max(found, policy.always(client.judged_as))
+        ]
 
     def _treated(self, client: Client) -> Level:
         """The level of a client that was admitted; read anew where it is no longer at hand, which is rare."""

@@ -225,6 +225,15 @@ class Policy:
         rows: np.ndarray = np.maximum.accumulate(self._deny_s[levels] > 0) | refused
         return rows
 
+    def always(self, tier: str) -> int:
+        """The place of the last level that holds for whoever is of a tier, before it has asked for a row."""
+        holding = (
+            place
+            for place, level in enumerate(self.levels)
+            if level.unconditional and (not level.tiers or tier in level.tiers)
+        )
+        return max(holding, default=0)
+
     def index(self, name: str) -> int | None:
         """The place of a level in the list; none for a name that it does not have."""
         return next((i for i, level in enumerate(self.levels) if level.name == name), None)

@@ -26,7 +26,7 @@ from serving.admission import Admission, Client
 from serving.events.kinds import LevelChange
 from serving.events.log import EventLog
 from serving.explaining import Explain, Explaining
-from serving.folding import Memory
+from serving.folding import POLICY, Memory
 from serving.gateway import Gateway, Job
 from serving.keys import KeyFile
 from serving.metrics import Metrics
@@ -429,6 +429,22 @@ def test_what_a_level_closes_stays_closed_when_standings_are_no_longer_at_hand(
         scene.gateway.require_latents(ann)
 
     assert caught.value.status == 503
+
+
+def test_a_tier_is_treated_by_its_level_from_its_first_request_on(stage: Stage) -> None:
+    free = Level(name="free", tiers=("default",), latents=False, requests="2/minute")
+    scene = stage(levels=(Level(name="normal"), free, Level(name="paid", tiers=("paid",))))
+    ann, bob = scene.visitor("ann"), scene.visitor("bob")
+    by_hand = np.frombuffer(b"normal", np.uint8)
+    scene.gateway.amend(bob.id, lambda _: {POLICY: {"override": by_hand}})
+    for client in (ann, bob):
+        scene.run(scene.gateway.admit(client))
+
+    with pytest.raises(RequestError, match="latents are not taken here"):
+        scene.gateway.require_latents(ann)
+    scene.gateway.require_latents(bob)  # by hand
+    scene.ask(1)
+    assert scene.refused(1).reason == "rate"
 
 
 def test_who_is_on_the_allow_list_is_served_as_before_and_watched(stage: Stage) -> None:

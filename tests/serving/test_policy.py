@@ -197,6 +197,26 @@ def test_the_last_level_that_holds_counts() -> None:
     assert chosen(CALM, levels, rows=[40]) == ["normal"]
 
 
+def test_what_holds_for_a_tier_is_known_before_it_asks() -> None:
+    levels = (
+        Level(name="normal"),
+        Level(name="free", tiers=("free", "trial")),
+        Level(name="trial", tiers=("trial",)),
+        Level(name="strict", suspicion=0.5, tiers=("free",)),
+    )
+    tiers = ("free", "trial", "paid", ALLOWED)
+
+    assert [levels[Policy(levels).always(tier)].name for tier in tiers] == [
+        "free",
+        "trial",
+        "normal",
+        "normal",
+    ]
+    for tier in tiers:  # as of a row that nothing speaks against
+        decision = decide(levels, CALM, tiers=[tier])
+        assert decision.levels.tolist() == [Policy(levels).always(tier)]
+
+
 def test_rows_of_several_tiers_are_told_apart_in_one_batch() -> None:
     levels = (Level(name="normal"), Level(name="strict", suspicion=0.1, tiers=("free",)))
     reached = chosen(
