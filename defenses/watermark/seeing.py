@@ -12,8 +12,6 @@ EDGE = 0.02
 """Changes within a window that are larger belong to the picture, smaller ones may be a mark."""
 DARK = 0.1
 """Brightness below which a picture is nearly black."""
-LIMIT = 0.04
-"""No pixel speaks louder."""
 
 
 def luma(images: Tensor) -> Tensor:
@@ -56,7 +54,7 @@ def residual(brightness: Tensor) -> Tensor:
     """(B, 1, H, W) what a guided filter takes for noise: the mark, and little of the picture.
 
     He, Sun and Tang, "Guided image filtering", 2010: where a window is flat its mean is taken away, where
-    it holds an edge nearly everything is.
+    it holds an edge nearly everything is. No pixel is left with more than ``EDGE`` times the root of 2.
     """
     both = _roomy(brightness, 2)
     picture = both[0].copy()
@@ -64,7 +62,7 @@ def residual(brightness: Tensor) -> Tensor:
     slope = variance / (variance + EDGE**2)
     mean *= 1 - slope
     slope, mean = _box(np.stack([slope, mean]))
-    return _cropped(np.clip(picture - slope * picture - mean, -LIMIT, LIMIT), brightness)
+    return _cropped(picture - slope * picture - mean, brightness)
 
 
 def _roomy(brightness: Tensor, planes: int) -> np.ndarray:

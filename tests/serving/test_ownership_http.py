@@ -152,6 +152,7 @@ def test_a_model_that_marks_nothing_or_is_not_there_is_named(tmp_path: Path) -> 
         (zipped({"a.png": b"hello"}), 400, "no whole PNG"),
         (zipped({f"{n}.png": b"" for n in range(PICTURES + 1)}), 413, "unpacks to too much"),
         (zipped({"bomb.npy": bytes(1 << 27)}), 413, "unpacks to too much"),
+        (npz(x=np.zeros((5, 1, 2048, 2048), np.uint8)), 413, "pixels together"),
         (zipped({}), 400, "0 pictures are too few"),
     ],
 )

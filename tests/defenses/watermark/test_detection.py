@@ -78,6 +78,15 @@ def test_every_way_to_look_pays_its_share_of_the_error(served: Tensor) -> None:
     assert priced(each) == pytest.approx(4 * 2)  # the better of two halves of the signs
 
 
+def test_pictures_that_were_moved_alike_lie_where_each_of_them_may(served: Tensor) -> None:
+    """Whole ones have one place, mirrored or not, and what was cut from others shares it."""
+    parts = [served[:32].flip(-1), served[32:, :, :22, :22].flip(-1)]
+    found = detect(parts, KEY, whole=(28, 28))
+
+    assert found.way == "moved"
+    assert priced(found) == pytest.approx(4 * 2)
+
+
 def test_every_scale_that_is_tried_costs(served: Tensor) -> None:
     tried = detect(served, KEY, scales=(0.5, 0.75))
 

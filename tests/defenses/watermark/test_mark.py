@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from defenses.watermark import mark as mark_module
 from defenses.watermark.detection import detect
 from defenses.watermark.mark import Mark
+from defenses.watermark.tracing import payload
 
 SECRET = b"a secret of the tests"
 
@@ -44,6 +46,25 @@ def test_black_white_and_grey_pictures_are_marked_within_the_psnr() -> None:
 
     assert psnr(flat, marked).min() >= 38
     assert (marked != flat).flatten(1).any(dim=1).all()
+
+
+def test_bits_that_a_large_picture_speaks_against_get_more_of_its_mark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After it was halved and enlarged again, the worst bit says more than with equal parts."""
+    key, before = Mark(SECRET, "m").key, pictures(6, side=128)
+    worst = {}
+    for emphasis in (mark_module.EMPHASIS, (1.0, 1.0)):
+        monkeypatch.setattr(mark_module, "EMPHASIS", emphasis)
+        after = Mark(SECRET, "m").embed(before, ["ann"] * 6)
+        half = torch.nn.functional.interpolate(
+            after, scale_factor=0.5, mode="bilinear", antialias=True
+        )
+        back = torch.nn.functional.interpolate(half, size=(128, 128), mode="bilinear")
+        said = [payload(detect(one[None], key), key) * key.bits("ann") for one in back]
+        worst[emphasis] = float(torch.stack([s.min() / s.mean() for s in said]).mean())
+
+    assert worst[0.6, 2.0] > worst[1.0, 1.0] + 0.1
 
 
 def test_rows_of_several_clients_are_marked_as_each_alone() -> None:

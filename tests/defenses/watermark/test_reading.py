@@ -3,7 +3,7 @@
 import torch
 
 from defenses.watermark.carriers import BAND
-from defenses.watermark.reading import read
+from defenses.watermark.reading import read, softened
 from defenses.watermark.registration import Places
 
 
@@ -47,6 +47,8 @@ def test_no_wave_outvotes_the_others() -> None:
     loud[0, 0] += 5 * torch.sin(torch.arange(28) * 1.0)
 
     assert read([loud]).whitened.abs().max() <= 1
+    ordinary, strong = softened(torch.tensor([1.0, 100.0]), torch.ones(2))
+    assert strong < 2 * ordinary
 
 
 def test_nothing_is_read_of_no_pictures() -> None:

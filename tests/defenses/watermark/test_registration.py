@@ -39,5 +39,7 @@ def test_a_crop_of_a_known_whole_can_lie_in_few_places() -> None:
     places = allowed([(22, 24), (28, 28)], (28, 28))
 
     assert places[0].sum() == 7 * 5
+    assert places[0, 6, 4]
+    assert not places[0, 4, 6]
     assert places[1].sum() == 1
     assert allowed([(22, 24)], None).sum() == TILE**2

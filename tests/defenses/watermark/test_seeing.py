@@ -1,9 +1,19 @@
 """What an eye sees of a mark, and what is left of a picture where one is looked for."""
 
+import pytest
 import torch
 from torch.nn import functional
 
-from defenses.watermark.seeing import _box, _cropped, _roomy, darkness, luma, residual, visibility
+from defenses.watermark.seeing import (
+    EDGE,
+    _box,
+    _cropped,
+    _roomy,
+    darkness,
+    luma,
+    residual,
+    visibility,
+)
 
 
 def test_green_is_brightest_and_grey_is_itself() -> None:
@@ -54,6 +64,17 @@ def test_of_an_edge_little_is_left_and_of_a_faint_pattern_most() -> None:
     assert residual(edge).abs().max() < 0.01
     assert (residual(0.5 + faint) * faint).sum() > 0.7 * faint.square().sum()
     assert (residual(edge * 0.8 + 0.1 + faint) * faint).sum() > 0.5 * faint.square().sum()
+
+
+def test_no_pixel_speaks_louder_than_its_windows_let_it() -> None:
+    """What is d off the mean of nine raises their variance by d^2 / 8 or more: sqrt(2) times EDGE at most is left."""
+    noise = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    spike = torch.zeros(1, 1, 9, 9)
+    spike[..., 4, 4] = 9 / 8 * 8**0.5 * EDGE
+
+    assert residual(spike).max() == pytest.approx(2**0.5 * EDGE, rel=1e-4)
+    for picture in (noise, 0.1 * noise.round(), noise.round()):
+        assert residual(picture).abs().max() <= 2**0.5 * EDGE
 
 
 def test_pictures_of_one_pixel_are_read() -> None:
