@@ -227,12 +227,8 @@ class Policy:
 
     def always(self, tier: str) -> int:
         """The place of the last level that holds for whoever is of a tier, before it has asked for a row."""
-        holding = (
-            place
-            for place, level in enumerate(self.levels)
-            if level.unconditional and (not level.tiers or tier in level.tiers)
-        )
-        return max(holding, default=0)
+        levels = enumerate(self.levels)
+        return max((i for i, one in levels if one.unconditional and tier in one.tiers), default=0)
 
     def index(self, name: str) -> int | None:
         """The place of a level in the list; none for a name that it does not have."""
