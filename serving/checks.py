@@ -110,7 +110,8 @@ def _check_model(settings: Settings, name: str, report: Report) -> None:
         except VictimError as error:
             report.warnings.append(f"models.{name}.victim: {error}; serve waits until it answers")
         except MantletError as error:
-            report.mistakes.append(f"models.{name}: {error}")
+            where = f"models.{name}: "  # some say it themselves
+            report.mistakes.append(where + str(error).removeprefix(where))
         finally:
             model.victim.close()
 

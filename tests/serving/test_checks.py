@@ -88,6 +88,10 @@ MISTAKES: dict[str, tuple[Callable[[Raw, Path], object], str]] = {
         lambda raw, _: victim(raw).update(settings={"classes": 7}),
         "output.bias is (10,), wanted (7,)",
     ),
+    "a defense of pictures": (
+        lambda raw, _: raw["models"]["mnist"].update(defenses=[{"type": "blur"}], policy=[]),
+        "models.mnist: defense 'blur' is for images, and the victim answers probabilities",
+    ),
     "missing calibration": (
         lambda raw, _: raw["models"]["mnist"].update(calibration="none.safetensors"),
         "no such file; run: mantlet calibrate CONFIG --benign FILE",
@@ -121,6 +125,7 @@ def test_a_mistake_is_found_and_named(name: str, root: Path, tmp_path: Path) -> 
     report = checked(tmp_path, raw)
 
     assert any(words in mistake for mistake in report.mistakes), report.mistakes
+    assert not any("models.mnist: models.mnist" in mistake for mistake in report.mistakes)
 
 
 @pytest.mark.parametrize("section", ["listen", "admin"])
